@@ -1,0 +1,133 @@
+"""What an agent is, and what it is given. Agents do all their I/O through their context; they know no run, socket or log."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+from ag_ui.core import BaseEvent
+
+from apps.vocabulary import Identity, MessageId, RunId, ThreadId
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryMessage:
+    """One finished message of the thread, oldest first in a history."""
+
+    role: Literal["user", "assistant", "tool"]
+    text: str
+    message_id: MessageId
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    tool_call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentInput:
+    """What the user asked in this run."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    text: str
+    attachments: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class TokenCount:
+    """Tokens used so far. Offline agents report a token a word."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def add(self, *, input_tokens: int = 0, output_tokens: int = 0) -> None:
+        """Count what one model call, or one offline answer, used."""
+        if input_tokens < 0 or output_tokens < 0:
+            raise ValueError("tokens are counted up only")
+        self.input_tokens += input_tokens
+        self.output_tokens += output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallRequest:
+    """A tool call that the model asks for; `arguments` is the JSON text the model wrote."""
+
+    tool_call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDelta:
+    """One piece of a model's streamed answer: text, reasoning, or a whole tool call."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_call: ToolCallRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDeclaration:
+    """What a model is told of a tool: `parameters` is a JSON schema object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Model(Protocol):
+    """A model bound to one run's identity."""
+
+    def stream(
+        self,
+        instructions: str,
+        messages: Sequence[HistoryMessage],
+        tools: Sequence[ToolDeclaration],
+        usage: TokenCount,
+    ) -> AsyncIterator[ModelDelta]:
+        """Stream one answer; adds what it used to `usage`. Raises ModelUnavailable (apps.agents.provider)."""
+        ...
+
+
+class ToolBelt(Protocol):
+    """The tools of one run. Using it after the run ended raises ToolBeltClosed (apps.agents.tools)."""
+
+    @property
+    def declarations(self) -> Sequence[ToolDeclaration]:
+        """What a model may be offered, in a stable order."""
+        ...
+
+    async def call(self, name: str, arguments: Mapping[str, Any] | str, tool_call_id: str) -> str:
+        """Check the arguments and run the tool at most once. Raises ToolRefused (apps.agents.tools)."""
+        ...
+
+
+class AgentContext(Protocol):
+    """The whole world of an agent during one run."""
+
+    @property
+    def identity(self) -> Identity: ...
+    @property
+    def history(self) -> Sequence[HistoryMessage]: ...
+    @property
+    def model(self) -> Model | None: ...
+    @property
+    def tools(self) -> ToolBelt: ...
+    @property
+    def usage(self) -> TokenCount: ...
+
+
+class Agent(ABC):
+    """One way to answer. A class is registered once; every run gets an instance of its own.
+
+    `run` yields AG-UI content events (TEXT_MESSAGE_*, REASONING_*, TOOL_CALL_*, SUBAGENT_*, STEP_*). RUN_STARTED and the
+    terminal event belong to whoever runs the agent. Returning ends the run with success, raising with `agent_error`.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    description: ClassVar[str]
+    restartable: ClassVar[bool] = False
+    max_tokens: ClassVar[int] = 4096
+
+    @abstractmethod
+    def run(self, context: AgentContext, task: AgentInput) -> AsyncIterator[BaseEvent]:
+        """Answer `task`. An async generator; it is closed (`aclose`) when the run is cancelled or times out."""

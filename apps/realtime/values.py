@@ -1,0 +1,72 @@
+"""The small frozen values that pass between the publisher, the log and those who run and fold. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ag_ui.core import BaseEvent
+
+from apps.vocabulary import Position, RunId, ThreadId, UserId
+
+
+@dataclass(frozen=True, slots=True)
+class RunLease:
+    """The right to append to one run: `fence` is compared by every commit, `logged` is the number of events the run has."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    user_id: UserId
+    fence: int
+    logged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One event to append to a user's stream outside of a run's lease (admission, thread changes)."""
+
+    event: BaseEvent
+    thread_id: ThreadId | None = None
+    run_id: RunId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ends: the terminal AG-UI event, the run's final status, and the tokens to settle."""
+
+    event: BaseEvent
+    status: str
+    usage: Mapping[str, int]
+    error_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run whose terminal event is being committed, handed to `settle` and `fold` in that transaction."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    user_id: UserId
+    fence: int
+    status: str
+    usage: Mapping[str, int]
+    error_code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Whole segments of one user's stream, contiguous: events `first`..`position.seq`.
+
+    `events` is the JSON text of the entries joined by commas, without the brackets, as it goes into a frame.
+    """
+
+    user_id: UserId
+    first: int
+    position: Position
+    events: str
+
+    @property
+    def count(self) -> int:
+        return self.position.seq - self.first + 1
+
+
+Payload = Mapping[str, Any]

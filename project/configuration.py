@@ -1,0 +1,145 @@
+"""Every bound of Turnout, with its unit, in one list; the relations between them are asserted when a process starts.
+
+Each field can be set by the environment variable `TURNOUT_` + the field's name in capitals, as in
+`TURNOUT_RUN_SLOTS=8`. A bound that is missing here does not exist: nothing below reads the environment.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+
+class ConfigurationError(ValueError):
+    """A setting has a value that cannot be used, or two settings contradict each other."""
+
+
+def _bound(default: Any, unit: str, meaning: str) -> Any:
+    return field(default=default, metadata={"unit": unit, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """What one process may hold, and how long it waits. Raises ConfigurationError when the bounds contradict."""
+
+    # where runs are executed
+    execution: Literal["in_process", "workers"] = _bound("in_process", "mode", "who executes runs")
+
+    # socket
+    frame_bytes: int = _bound(65_536, "bytes", "largest frame accepted from a client")
+    text_bytes: int = _bound(32_768, "bytes", "largest message text, as JSON")
+    event_bytes: int = _bound(65_536, "bytes", "largest event, as JSON")
+    window_events: int = _bound(512, "events", "events sent beyond the last ack")
+    window_bytes: int = _bound(262_144, "bytes", "bytes sent beyond the last ack")
+    attachments_per_run: int = _bound(8, "attachments", "attachments of one run")
+    inbox_commands: int = _bound(32, "commands", "commands of one connection that wait")
+    command_rate_per_s: float = _bound(20.0, "commands/s", "sustained commands of one connection")
+    command_burst: int = _bound(60, "commands", "commands of one connection at once")
+    heartbeat_s: float = _bound(15.0, "seconds", "interval of pings")
+    stall_timeout_s: float = _bound(30.0, "seconds", "no progress and no pong: the connection is closed")
+    subscribe_timeout_s: float = _bound(10.0, "seconds", "connect without subscribe: the connection is closed")
+    connections_per_user: int = _bound(16, "connections", "sockets of one user in one process")
+    connections: int = _bound(4_000, "connections", "sockets of one process")
+    revalidate_s: float = _bound(2.0, "seconds", "between two looks whether connected users may still be here")
+
+    # log
+    flush_window_min_ms: float = _bound(2.0, "milliseconds", "shortest time between two commits")
+    flush_window_max_ms: float = _bound(40.0, "milliseconds", "longest time between two commits")
+    segment_events: int = _bound(64, "events", "events of one row of the log")
+    segment_bytes: int = _bound(65_536, "bytes", "bytes of one row of the log")
+    commit_events_per_user: int = _bound(256, "events", "one user's share of a commit")
+    commit_bytes_per_user: int = _bound(262_144, "bytes", "one user's share of a commit")
+    publisher_events: int = _bound(256, "events", "accepted and not yet committed events of one run")
+    publisher_bytes: int = _bound(262_144, "bytes", "accepted and not yet committed bytes of one run")
+    page_bytes: int = _bound(131_072, "bytes", "one page read from the log")
+    commit_retry_s: float = _bound(30.0, "seconds", "a commit that the database cannot take is retried this long")
+    head_poll_s: float = _bound(1.0, "seconds", "between two queries for the heads of connected users")
+
+    # runs
+    open_runs_per_user: int = _bound(20, "runs", "queued, running and waiting runs of one user")
+    run_slots_per_user: int = _bound(3, "runs", "running runs of one user, over all processes")
+    run_slots: int = _bound(200, "runs", "running runs of one process")
+    run_timeout_s: float = _bound(600.0, "seconds", "longest run")
+    run_events: int = _bound(200_000, "events", "events of one run, as logged")
+    run_bytes: int = _bound(16_777_216, "bytes", "bytes of one run, as logged")
+    cleanup_timeout_s: float = _bound(5.0, "seconds", "one clean-up callback")
+    cancel_timeout_s: float = _bound(5.0, "seconds", "an agent that was cancelled has this long to stop")
+    history_messages: int = _bound(40, "messages", "finished messages that an agent is given")
+    history_bytes: int = _bound(131_072, "bytes", "text of the history that an agent is given")
+    sweep_s: float = _bound(1.0, "seconds", "between two looks for queued runs whose wake-up was lost")
+
+    # process
+    database_threads: int = _bound(8, "threads", "threads that use the ORM")
+    drain_timeout_s: float = _bound(20.0, "seconds", "from SIGTERM to the end of the process")
+    reconnect_spread_ms: int = _bound(2_000, "milliseconds", "clients that are sent away come back within")
+    report_s: float = _bound(2.0, "seconds", "between two reports of a process about itself")
+    report_stale_s: float = _bound(10.0, "seconds", "a process that is silent for this long is missing")
+
+    # threads and messages
+    threads_per_user: int = _bound(1_000, "threads", "threads of one user")
+    messages_per_thread: int = _bound(2_000, "messages", "messages of one thread")
+    receipt_hours: int = _bound(24, "hours", "how long a command id is remembered")
+
+    # agents
+    faulty_agent: bool = _bound(False, "switch", "register the agent that misbehaves on request")
+    model: str = _bound("", "provider:model", "model that `assistant` uses; empty for the offline agent")
+    model_base_url: str = _bound("", "URL", "OpenAI-compatible server; empty for the provider's own")
+    model_api_key: str = _bound("", "secret", "key for the model's provider")
+    model_timeout_s: float = _bound(120.0, "seconds", "one answer of a model")
+
+    def __post_init__(self) -> None:
+        for bound in dataclasses.fields(self):
+            value = getattr(self, bound.name)
+            if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+                raise ConfigurationError(f"{_variable(bound.name)} is {value}; it must be above 0")
+        for holds, relation in self._relations():
+            if not holds:
+                raise ConfigurationError(f"the bounds contradict each other: {relation} must hold")
+
+    def _relations(self) -> tuple[tuple[bool, str], ...]:
+        return (
+            (self.execution in ("in_process", "workers"), "execution is in_process or workers"),
+            (self.text_bytes < self.frame_bytes, "text_bytes < frame_bytes"),
+            (self.segment_events <= self.window_events, "segment_events <= window_events"),
+            (self.segment_bytes <= self.window_bytes, "segment_bytes <= window_bytes"),
+            (self.segment_events <= self.commit_events_per_user, "segment_events <= commit_events_per_user"),
+            (self.segment_bytes <= self.commit_bytes_per_user, "segment_bytes <= commit_bytes_per_user"),
+            (self.event_bytes <= self.publisher_bytes, "event_bytes <= publisher_bytes"),
+            (self.segment_bytes <= self.page_bytes, "segment_bytes <= page_bytes"),
+            (self.flush_window_min_ms <= self.flush_window_max_ms, "flush_window_min_ms <= flush_window_max_ms"),
+            (self.run_slots_per_user <= self.open_runs_per_user, "run_slots_per_user <= open_runs_per_user"),
+            (self.run_slots_per_user <= self.run_slots, "run_slots_per_user <= run_slots"),
+            (self.cancel_timeout_s + self.cleanup_timeout_s < self.drain_timeout_s, "cancel_timeout_s + cleanup_timeout_s < drain_timeout_s"),
+            (self.heartbeat_s < self.stall_timeout_s, "heartbeat_s < stall_timeout_s"),
+            (self.report_s * 2 < self.report_stale_s, "2 * report_s < report_stale_s"),
+            (self.revalidate_s < 5.0, "revalidate_s < 5"),
+            (self.connections_per_user <= self.connections, "connections_per_user <= connections"),
+        )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read every `TURNOUT_*` variable. Raises ConfigurationError naming the variable and what it accepts."""
+        values: dict[str, Any] = {}
+        for bound in dataclasses.fields(cls):
+            text = environment.get(_variable(bound.name))
+            if text is not None:
+                values[bound.name] = _read(_variable(bound.name), text, bound.default)
+        return cls(**values)
+
+
+def _variable(name: str) -> str:
+    return f"TURNOUT_{name.upper()}"
+
+
+def _read(variable: str, text: str, default: object) -> object:
+    try:
+        if isinstance(default, bool):
+            return {"1": True, "true": True, "0": False, "false": False}[text.strip().lower()]
+        if isinstance(default, int):
+            return int(text)
+        if isinstance(default, float):
+            return float(text)
+    except (ValueError, KeyError):
+        kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]
+        raise ConfigurationError(f"{variable} is {text!r}; it takes {kind}") from None
+    return text.strip()
