@@ -52,7 +52,6 @@ class Configuration:
     publisher_events: int = _bound(256, "events", "accepted and not yet committed events of one run")
     publisher_bytes: int = _bound(262_144, "bytes", "accepted and not yet committed bytes of one run")
     page_bytes: int = _bound(131_072, "bytes", "one page read from the log")
-    commit_retry_s: float = _bound(30.0, "seconds", "a commit that the database cannot take is retried this long")
     head_poll_s: float = _bound(1.0, "seconds", "between two queries for the heads of connected users")
 
     # runs

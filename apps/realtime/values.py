@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ag_ui.core import BaseEvent
 
@@ -56,17 +55,17 @@ class EndedRun:
 class Page:
     """Whole segments of one user's stream, contiguous: events `first`..`position.seq`.
 
-    `events` is the JSON text of the entries joined by commas, without the brackets, as it goes into a frame.
+    `events` is the JSON text of the entries joined by commas, without the brackets, as it goes into a frame, and `size`
+    its length in bytes of UTF-8.
     """
 
     user_id: UserId
     first: int
     position: Position
     events: str
+    size: int
 
     @property
     def count(self) -> int:
         return self.position.seq - self.first + 1
 
-
-Payload = Mapping[str, Any]
