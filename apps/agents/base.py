@@ -10,9 +10,31 @@ from ag_ui.core import BaseEvent
 from apps.vocabulary import Identity, MessageId, RunId, ThreadId
 
 
+class AgentFailure(Exception):  # noqa: N818 - the base of named failures
+    """An anticipated failure of a run. Its text is public: what was wrong and what is accepted, in the user's words.
+
+    Whoever runs the agent ends the run with RUN_ERROR, this `code` and this text. Any other exception of an agent is a
+    defect, whose text may hold anything and is shown to nobody.
+    """
+
+    code: ClassVar[Literal["agent_error", "unavailable"]] = "agent_error"
+
+    @property
+    def public_message(self) -> str:
+        """What the user is told."""
+        return str(self)
+
+
+class AgentInputError(AgentFailure):
+    """The agent cannot work with what the user wrote; the text says what it accepts."""
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryMessage:
-    """One finished message of the thread, oldest first in a history."""
+    """One finished message of the thread, oldest first in a history; the message that this run answers is not in it.
+
+    `tool_calls` are AG-UI tool calls: `{"id", "type": "function", "function": {"name", "arguments"}}`.
+    """
 
     role: Literal["user", "assistant", "tool"]
     text: str
