@@ -114,7 +114,9 @@ class Message(models.Model):
     parent_id = models.CharField(max_length=MESSAGE_ID_LENGTH, blank=True, help_text="empty at the root")
     run_id = models.CharField(max_length=ID_LENGTH, help_text="run that asked it or answered with it")
     after_run_id = models.CharField(
-        max_length=ID_LENGTH, blank=True, help_text="run whose last answer becomes its parent, if it gives one"
+        max_length=ID_LENGTH,
+        blank=True,
+        help_text="run whose last answer becomes its parent, if it gives one",
     )
     place = models.IntegerField(default=0, help_text="place within its run; 0 is the user's message")
     role = models.CharField(max_length=16)
@@ -194,5 +196,3 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return f"token {self.name or self.pk} of user {self.user_id}"
-
-
