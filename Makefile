@@ -1,0 +1,39 @@
+# Every target sets itself up from a fresh clone: the only thing needed is a Python 3.12 or 3.13 somewhere.
+HOST ?= 127.0.0.1
+PORT ?= 8000
+PYTHON ?=
+export HOST PORT PYTHON
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help run test proof bench lint format lock development clean
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+run: ## start Turnout with a demo user; HOST and PORT say where
+	@exec tools/run.sh
+
+test: development ## all that must hold before a change lands: style, types, layers, tests with real servers and browser
+	@exec .venv/bin/python tools/check.py
+
+proof: development ## the tests with the long time budgets of tests/budget.toml
+	@exec .venv/bin/python tools/check.py --proof
+
+bench: development ## measure; see benchmarks/README.md
+	@exec .venv/bin/python -m benchmarks
+
+lint: development ## the part of `make test` that runs no test
+	@exec .venv/bin/python tools/check.py --lint
+
+format: development ## let ruff write the code's layout
+	@.venv/bin/python -m ruff check --quiet --select I --fix . && exec .venv/bin/python -m ruff format .
+
+lock: development ## compile requirements/ from pyproject.toml; UPGRADE=--upgrade takes newer versions
+	@exec tools/lock.sh $(UPGRADE)
+
+development:
+	@tools/environment.sh development
+
+clean: ## remove what the targets made, but the data in var/
+	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+		node_modules apps/chat/static/vendor staticfiles test-results
