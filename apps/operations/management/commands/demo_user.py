@@ -13,7 +13,7 @@ USERNAME = "demo"
 
 
 class Command(BaseCommand):
-    """The random password is kept in var/demo_password, for the owner of the clone alone; printed each time."""
+    """The random password is kept in var/demo_password, for the owner of the clone, and printed each time."""
 
     help = "Make a demo user, who may use the admin too, with a random password. Only with DEBUG=1."
 
