@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 
+_REVOKED_WITHIN_S = 5.0  # the protocol's promise: a socket outlives its session by less than this
+
+
 class ConfigurationError(ValueError):
     """A setting has a value that cannot be used, or two settings contradict each other."""
 
@@ -80,7 +83,7 @@ class Configuration:
     receipt_hours: int = _bound(24, "hours", "how long a command id is remembered")
 
     # agents
-    faulty_agent: bool = _bound(False, "switch", "register the agent that misbehaves on request")
+    faulty_agent: bool = _bound(default=False, unit="switch", "register the agent that misbehaves on request")
     model: str = _bound("", "provider:model", "model that `assistant` uses; empty for the offline agent")
     model_base_url: str = _bound("", "URL", "OpenAI-compatible server; empty for the provider's own")
     model_api_key: str = _bound("", "secret", "key for the model's provider")
@@ -108,10 +111,13 @@ class Configuration:
             (self.flush_window_min_ms <= self.flush_window_max_ms, "flush_window_min_ms <= flush_window_max_ms"),
             (self.run_slots_per_user <= self.open_runs_per_user, "run_slots_per_user <= open_runs_per_user"),
             (self.run_slots_per_user <= self.run_slots, "run_slots_per_user <= run_slots"),
-            (self.cancel_timeout_s + self.cleanup_timeout_s < self.drain_timeout_s, "cancel_timeout_s + cleanup_timeout_s < drain_timeout_s"),
+            (
+                self.cancel_timeout_s + self.cleanup_timeout_s < self.drain_timeout_s,
+                "cancel_timeout_s + cleanup_timeout_s < drain_timeout_s",
+            ),
             (self.heartbeat_s < self.stall_timeout_s, "heartbeat_s < stall_timeout_s"),
             (self.report_s * 2 < self.report_stale_s, "2 * report_s < report_stale_s"),
-            (self.revalidate_s < 5.0, "revalidate_s < 5"),
+            (self.revalidate_s < _REVOKED_WITHIN_S, f"revalidate_s < {_REVOKED_WITHIN_S}"),
             (self.connections_per_user <= self.connections, "connections_per_user <= connections"),
         )
 

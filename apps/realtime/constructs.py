@@ -1,9 +1,9 @@
 """What a run has begun and not yet ended, and so which event may come next. Pure.
 
-AG-UI's constructs are messages, reasoning, tool calls, steps and sub-agents: each has a start, a middle and an end, and a
-client that sees a terminal event inside one is left with half a message for ever. The publisher asks this table before
-it accepts an event, and closes what is open before the terminal one; recovery does the same for a run whose process
-died, from the run's logged events.
+AG-UI's constructs are messages, reasoning, tool calls, steps and sub-agents: each has a start, a middle and an end, and
+a client that sees a terminal event inside one is left with half a message for ever. The publisher asks this table
+before it accepts an event, and closes what is open before the terminal one; recovery does the same for a run whose
+process died, from the run's logged events.
 """
 
 from collections.abc import Mapping

@@ -1,30 +1,24 @@
-"""The place of one connection in its user's stream, and the decision what to send next. Pure: no I/O, no clock.
+r"""The place of one connection in its user's stream, and the decision what to send next. Pure: no I/O, no clock.
 
-Retrying a send guarantees nothing, since a send returns when bytes are buffered. So delivery is pulled: the cursor knows
-what was sent and what was acknowledged, and asks for pages of the log from exactly there. Reload, second tab, slow tab,
-lost hint and restarted server are one case: the cursor is behind the head, and reads.
+Retrying a send guarantees nothing, since a send returns when bytes are buffered. So delivery is pulled: the cursor
+knows what was sent and what was acknowledged, and asks for pages of the log from exactly there. Reload, second tab,
+slow tab, lost hint and restarted server are one case: the cursor is behind the head, and reads.
 
     NEW --subscribe--> CHECKING --positioned--> IDLE <--> READING <--> BLOCKED
-                          \\--refused--> RESET --subscribe--> CHECKING
+                          \--refused--> RESET --subscribe--> CHECKING
 
-Whoever drives a cursor calls one input at a time, performs the returned actions in order, and answers `CheckPosition` and
-`ReadLog` with exactly one `positioned`/`refused` and `read_page` each. An input that is not legal raises ProtocolViolation
-and changes nothing.
+Whoever drives a cursor calls one input at a time, performs the returned actions in order, and answers `CheckPosition`
+and `ReadLog` with exactly one `positioned`/`refused` and `read_page` each. An input that is not legal raises
+ProtocolViolation and changes nothing.
 """
 
 import enum
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
 
+from apps.realtime.protocol import CloseCode, ProtocolViolation, ResetReason
 from apps.realtime.values import Page
 from apps.vocabulary import Position
-
-ResetReason = Literal["epoch_changed", "trimmed", "ahead", "forked"]
-
-
-class ProtocolViolation(ValueError):  # noqa: N818 - the name of what the client did
-    """The client sent something that the protocol does not allow in this state."""
 
 
 class CursorState(enum.Enum):
@@ -47,7 +41,7 @@ class CheckPosition:
 
 @dataclass(frozen=True, slots=True)
 class ReadLog:
-    """Read whole segments from `after` + 1 on: at most the given events and bytes, at least one segment."""
+    """Read whole segments from `after` + 1 on: at most these events and bytes, at least one segment."""
 
     after: int
     max_events: int
@@ -80,13 +74,13 @@ def judge_position(
     `tag_at_after` is the stored checksum at `after.seq`, None where no segment ends.
     """
     if after.epoch != head.epoch:
-        return "epoch_changed"
+        return ResetReason.EPOCH_CHANGED
     if after.seq > head.seq:
-        return "ahead"
+        return ResetReason.AHEAD
     if after.seq < tail.seq:
-        return "trimmed"
+        return ResetReason.TRIMMED
     if after.tag != tag_at_after:
-        return "forked"
+        return ResetReason.FORKED
     return None
 
 
@@ -137,7 +131,7 @@ class DeliveryCursor:
     def subscribed(self, after: Position | None) -> list[Action]:
         """The client asks for events after a position. Legal as the first frame, and after a reset."""
         if self.state not in (CursorState.NEW, CursorState.RESET):
-            raise ProtocolViolation("subscribe again is allowed only after a reset")
+            raise ProtocolViolation(CloseCode.VIOLATION, "subscribe again is allowed only after a reset")
         self.state = CursorState.CHECKING
         return [CheckPosition(after)]
 
@@ -146,9 +140,9 @@ class DeliveryCursor:
         if self.state in (CursorState.RESET, CursorState.CHECKING):
             return []  # it may have been under way when the reset was sent
         if self.state is CursorState.NEW:
-            raise ProtocolViolation("the first frame is subscribe")
+            raise ProtocolViolation(CloseCode.VIOLATION, "the first frame is subscribe")
         if seq > self.sent:
-            raise ProtocolViolation(f"ack of {seq}, but only {self.sent} was sent")
+            raise ProtocolViolation(CloseCode.VIOLATION, f"ack of {seq}, but only {self.sent} was sent")
         if seq <= self.acked:
             return []
         self.acked = seq
@@ -162,7 +156,7 @@ class DeliveryCursor:
         """The answer to CheckPosition: `position` lies in the history, whose head is `head`."""
         self._expect(CursorState.CHECKING)
         self.sent = self.acked = position.seq
-        self.head = head
+        self.head = max(self.head, head)  # a commit may have been seen since the head was read
         self._outstanding.clear()
         self._outstanding_bytes = 0
         self._refused_page = None
@@ -177,14 +171,12 @@ class DeliveryCursor:
 
     def hinted(self, head: int) -> list[Action]:
         """The stream has reached at least `head`. A hint that is late, doubled or lost changes nothing but latency."""
-        if head > self.head:
-            self.head = head
+        self.head = max(self.head, head)
         return self._advance() if self.state is CursorState.IDLE else []
 
     def committed(self, page: Page) -> list[Action]:
         """A page just committed by this process: sent straight on if it continues what was sent, and fits."""
-        if page.position.seq > self.head:
-            self.head = page.position.seq
+        self.head = max(self.head, page.position.seq)
         if self.state is not CursorState.IDLE:
             return []
         if page.first == self.sent + 1 and self._fits(page):
@@ -237,8 +229,7 @@ class DeliveryCursor:
         self.sent = page.position.seq
         self._outstanding.append(_Sent(self.sent, page.size))
         self._outstanding_bytes += page.size
-        if self.sent > self.head:
-            self.head = self.sent
+        self.head = max(self.head, self.sent)
         return SendEvents(page)
 
     def _expect(self, state: CursorState) -> None:

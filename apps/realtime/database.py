@@ -1,9 +1,9 @@
 """A bounded pool of threads for the ORM, so that no socket ever waits for another user's query.
 
 Channels and `sync_to_async` run the ORM in one shared thread: a two-second query on one socket delays a plain echo on
-another by as much. Here a whole transaction is one synchronous function, called in a thread of this pool. A thread keeps
-its connection from call to call (Django's own rule closes it after each request, since a server thread may never come
-back; these do), and drops it when an error has left it unusable.
+another by as much. Here a whole transaction is one synchronous function, called in a thread of this pool. A thread
+keeps its connection from call to call (Django's own rule closes it after each request, since a server thread may
+never come back; these do), and drops it when an error has left it unusable.
 """
 
 import asyncio

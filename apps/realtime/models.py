@@ -1,6 +1,7 @@
 """The durable event log: one stream a user, stored in segments, and one ledger row a run that guards its appends."""
 
 import secrets
+from typing import ClassVar
 
 from django.db import models
 
@@ -51,13 +52,13 @@ class Segment(models.Model):
     leaked_from = models.BigIntegerField(null=True, blank=True)
 
     class Meta:
-        constraints = [
+        constraints: ClassVar = [
             models.UniqueConstraint(fields=["user_id", "first_seq"], name="realtime_segment_place"),
             models.CheckConstraint(
                 condition=models.Q(last_seq__gte=models.F("first_seq")), name="realtime_segment_order"
             ),
         ]
-        indexes = [
+        indexes: ClassVar = [
             models.Index(
                 fields=["leaked_from"],
                 name="realtime_segment_leaks",
@@ -86,7 +87,7 @@ class RunLedger(models.Model):
     first_seq = models.BigIntegerField(help_text="no event of the run is in a segment that begins earlier")
 
     class Meta:
-        indexes = [
+        indexes: ClassVar = [
             models.Index(
                 fields=["user_id", "thread_id"],
                 name="realtime_ledger_open",

@@ -1,7 +1,7 @@
 """Which parts of an agent's events a user may see: an allow-list, so that what nobody thought of stays inside. Pure.
 
-Tool arguments and results are hidden unless the tool declares public fields; errors leave as code and reference, which the
-executor sees to. Strings are made storable here too: NUL and lone surrogates become U+FFFD.
+Tool arguments and results are hidden unless the tool declares public fields; errors leave as code and reference,
+which the executor sees to. Strings are made storable here too: NUL and lone surrogates become U+FFFD.
 """
 
 from collections.abc import Mapping

@@ -10,7 +10,7 @@ from apps.vocabulary import Position, RunId, ThreadId, UserId
 
 @dataclass(frozen=True, slots=True)
 class RunLease:
-    """The right to append to one run: `fence` is compared by every commit, `logged` is the number of events the run has."""
+    """The right to append to one run: every commit compares `fence`, `logged` is how many events the run has."""
 
     run_id: RunId
     thread_id: ThreadId

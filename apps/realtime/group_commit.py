@@ -1,0 +1,168 @@
+"""The one writer of a process: gathers what all runs have waiting and commits it together, in its own thread.
+
+Everything is decided on the event loop; the thread only executes. Per commit there is one hop to the thread and one
+back, whatever the number of events, and publishers need no locks. The time between two commits adapts: about eight
+times the smoothed cost of a flush. An idle log commits at once; a busy one makes fewer, larger transactions.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from django.db import InterfaceError, OperationalError
+
+from apps.realtime.commit import Batch, CommitResult, Committer, Outcome
+from apps.realtime.database import DatabaseThreads
+from apps.vocabulary import RunId
+
+logger = logging.getLogger(__name__)
+
+_SMOOTHING = 0.2  # weight of the newest flush in the smoothed cost
+_COST_FACTOR = 8  # the writer is at work for about an eighth of the time
+_FIRST_RETRY_S = 0.05
+_LAST_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class FlushLimits:
+    """The shortest and longest time between two commits, in milliseconds, and a user's share of each."""
+
+    window_min_ms: float = 2.0
+    window_max_ms: float = 40.0
+    events_per_user: int = 256
+    bytes_per_user: int = 262_144
+
+
+class Appender(Protocol):
+    """A run that has events waiting."""
+
+    @property
+    def run_id(self) -> RunId: ...
+    @property
+    def user_id(self) -> int: ...
+
+    def freeze(self, max_events: int, max_bytes: int) -> Batch | None:
+        """Hand over the next batch, at most that large (one event at least); None when nothing waits."""
+        ...
+
+    def committed(self, batch: Batch, outcome: Outcome) -> None:
+        """Learn what became of the batch."""
+        ...
+
+
+class GroupCommit:
+    """Owns the writer's thread and the task that feeds it. `announce` is called on the loop after each commit."""
+
+    def __init__(
+        self, committer: Committer, limits: FlushLimits, announce: Callable[[CommitResult], None]
+    ) -> None:
+        self._committer = committer
+        self._limits = limits
+        self._announce = announce
+        self._thread = DatabaseThreads(1)
+        self._waiting: dict[RunId, Appender] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._smoothed_cost_s = 0.0
+        self._next_flush = 0.0
+        self._closing = False
+        self.commits = 0
+        self.retries = 0
+
+    async def __aenter__(self) -> Self:
+        await self._thread.__aenter__()
+        self._task = asyncio.create_task(self._feed(), name="group-commit")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        self._closing = True
+        self._wake.set()
+        await self._task
+        await self._thread.__aexit__(kind, error, trace)
+
+    @property
+    def window_s(self) -> float:
+        """The present time between two commits, in seconds."""
+        adapted = _COST_FACTOR * self._smoothed_cost_s
+        return min(max(adapted, self._limits.window_min_ms / 1000), self._limits.window_max_ms / 1000)
+
+    def mark(self, appender: Appender) -> None:
+        """Say that this run has something waiting."""
+        self._waiting[appender.run_id] = appender
+        self._wake.set()
+
+    async def _feed(self) -> None:
+        while True:
+            await self._wake.wait()
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._wake.clear()
+                continue
+            if not self._closing and (pause := self._next_flush - time.monotonic()) > 0:
+                await asyncio.sleep(pause)
+            frozen = self._freeze()
+            if frozen:
+                await self._flush(frozen)
+
+    def _freeze(self) -> list[tuple[Appender, Batch]]:
+        frozen: list[tuple[Appender, Batch]] = []
+        share: dict[int, tuple[int, int]] = {}
+        for appender in list(self._waiting.values()):
+            events, size = share.get(
+                appender.user_id, (self._limits.events_per_user, self._limits.bytes_per_user)
+            )
+            if events <= 0 or size <= 0:
+                continue  # stays marked; the user's share of this commit is used up
+            batch = appender.freeze(events, size)
+            if batch is None:
+                del self._waiting[appender.run_id]
+                continue
+            frozen.append((appender, batch))
+            share[appender.user_id] = (
+                events - len(batch.events),
+                size - sum(event.size for event in batch.events),
+            )
+        return frozen
+
+    async def _flush(self, frozen: Sequence[tuple[Appender, Batch]]) -> None:
+        started = time.monotonic()
+        result = await self._commit_until_known([batch for _, batch in frozen])
+        cost = time.monotonic() - started
+        self._smoothed_cost_s += _SMOOTHING * (cost - self._smoothed_cost_s)
+        self._next_flush = started + self.window_s
+        self.commits += 1
+        self._announce(result)
+        for appender, batch in frozen:
+            appender.committed(batch, result.outcomes[appender.run_id])
+
+    async def _commit_until_known(self, batches: Sequence[Batch]) -> CommitResult:
+        # While the database is away the batches wait here, their publishers are full, and the agents wait for them: an
+        # outage costs time, never events, and no memory beyond the publishers' bounds.
+        pause = _FIRST_RETRY_S
+        while True:
+            try:
+                return await self._thread.call(self._committer.commit, batches)
+            except (OperationalError, InterfaceError) as error:
+                self.retries += 1
+                if self._closing:
+                    logger.error("the log closes with %d batches that it could not commit: %s", len(batches), error)  # noqa: TRY400 - the cause is the message
+                    raise
+                logger.warning("commit of %d batches failed, again in %.2f s: %s", len(batches), pause, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LAST_RETRY_S)
+
+    def census(self) -> Mapping[str, int]:
+        """Counts for the process report."""
+        return {
+            "log_runs_waiting": len(self._waiting),
+            "log_commits": self.commits,
+            "log_commit_retries": self.retries,
+        }

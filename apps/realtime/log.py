@@ -1,0 +1,172 @@
+"""The event log: what is appended here is durable, numbered, and shown to its user; nothing else is.
+
+The synchronous methods belong into the caller's transaction, on a database thread. Lock order of the whole system:
+budget, thread, run, ledger, stream. A run appends through its publisher, whose events the group commit writes.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import orjson
+from django.db import models, transaction
+
+from apps.realtime.appending import Appended, append_rows, locked_stream
+from apps.realtime.bridge import RunBridge
+from apps.realtime.coalescing import encode_entry
+from apps.realtime.commit import CommitResult, Committer, Participant
+from apps.realtime.database import DatabaseThreads
+from apps.realtime.group_commit import FlushLimits, GroupCommit
+from apps.realtime.models import RunLedger, Segment, Stream
+from apps.realtime.publisher import PublisherLimits, RunEventPublisher
+from apps.realtime.redaction import storable_event
+from apps.realtime.segments import SegmentLimits
+from apps.realtime.values import LogEntry, Page, RunLease
+from apps.vocabulary import Position, RunId, ThreadId, UserId
+
+
+class RunClosed(Exception):  # noqa: N818 - an answer: the run has its terminal event
+    """The run's ledger is closed: it has its terminal event and takes no other."""
+
+
+class LogNotOpenError(RuntimeError):
+    """A publisher needs the running writer; open the log with `async with log.open(...)`, as `open_services` does."""
+
+
+class Audience(Protocol):
+    """Who shows committed events to tabs of this process. Called on any thread, after the commit."""
+
+    def show(self, pages: Sequence[Page]) -> None: ...
+    def hint(self, heads: Mapping[UserId, int]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogLimits:
+    """Bounds of segments, commits and publishers."""
+
+    segment: SegmentLimits = field(default_factory=SegmentLimits)
+    flush: FlushLimits = field(default_factory=FlushLimits)
+    publisher: PublisherLimits = field(default_factory=PublisherLimits)
+
+
+def nobody(_: frozenset[UserId]) -> frozenset[UserId]:
+    """The answer to who may receive another user's events, where no legacy bridge is installed."""
+    return frozenset()
+
+
+class EventLog:
+    """See the module. One a process; a command that only appends needs no audience and no writer."""
+
+    def __init__(self, limits: LogLimits, audience: Audience | None = None) -> None:
+        self._limits = limits
+        self._audience = audience
+        self._writer: GroupCommit | None = None
+        self._database: DatabaseThreads | None = None
+
+    @asynccontextmanager
+    async def open(
+        self,
+        database: DatabaseThreads,
+        *,
+        settle: Participant,
+        fold: Participant,
+        may_receive_leaks: Callable[[frozenset[UserId]], frozenset[UserId]] = nobody,
+    ) -> AsyncIterator["EventLog"]:
+        """Run the writer; on leaving, everything that was accepted is committed first."""
+        committer = Committer(
+            settle=settle, fold=fold, limits=self._limits.segment, may_receive_leaks=may_receive_leaks
+        )
+        self._database = database
+        async with GroupCommit(committer, self._limits.flush, self._announce) as writer:
+            self._writer = writer
+            try:
+                yield self
+            finally:
+                self._writer = None
+
+    # -- a run's ledger; inside the caller's transaction
+
+    def open_run(self, user_id: UserId, run_id: RunId, thread_id: ThreadId) -> None:
+        """Begin a run's ledger. Its events will all lie behind the present head."""
+        stream = Stream.objects.filter(user_id=user_id).values_list("head", flat=True).first()
+        RunLedger.objects.create(
+            run_id=run_id, user_id=user_id, thread_id=thread_id, first_seq=(stream or 0) + 1
+        )
+
+    def claim_run(self, user_id: UserId, run_id: RunId, fence: int) -> int:
+        """Give the run to a new owner: appends under an older fence are refused from the commit on.
+
+        Returns how many events the run has logged. Raises RunClosed.
+        """
+        claimed = RunLedger.objects.filter(run_id=run_id, user_id=user_id, is_open=True, fence__lt=fence)
+        if not claimed.update(fence=fence):
+            raise RunClosed(run_id)
+        return RunLedger.objects.values_list("logged", flat=True).get(run_id=run_id)
+
+    def request_cancel(self, user_id: UserId, run_id: RunId) -> bool:
+        """Ask the run's owner to stop; it learns of it from its next commit. False when the run has ended."""
+        return bool(
+            RunLedger.objects.filter(run_id=run_id, user_id=user_id, is_open=True).update(cancel_requested=True)
+        )
+
+    def close_run(self, user_id: UserId, run_id: RunId) -> bool:
+        """Refuse all further appends of the run. False when it was closed already; then append no terminal event."""
+        closed = RunLedger.objects.filter(run_id=run_id, user_id=user_id, is_open=True)
+        return bool(closed.update(is_open=False, fence=models.F("fence") + 1))
+
+    # -- a stream; inside the caller's transaction
+
+    def append(self, user_id: UserId, entries: Sequence[LogEntry]) -> Position:
+        """Append events to this user's stream; tabs are told after the commit. Returns the position after them."""
+        now = time.time()
+        encoded = [
+            encode_entry(
+                entry.thread_id,
+                entry.run_id,
+                now,
+                storable_event(entry.event.model_dump(mode="json", by_alias=True)),
+            )
+            for entry in entries
+        ]
+        pages = append_rows([Appended(user_id, encoded)], self._limits.segment)
+        if self._audience is not None:
+            transaction.on_commit(partial(self._audience.show, pages))
+        return pages[0].position
+
+    def head(self, user_id: UserId) -> Position:
+        """The position after the user's newest event; makes the stream when there is none. Locks its row."""
+        return locked_stream(user_id).position
+
+    def read_run(self, user_id: UserId, run_id: RunId) -> list[dict[str, Any]]:
+        """The run's events in order, in their wire form, as far as they are retained."""
+        first = RunLedger.objects.filter(run_id=run_id, user_id=user_id).values_list("first_seq", flat=True).first()
+        if first is None:
+            return []
+        payloads = Segment.objects.filter(user_id=user_id, first_seq__gte=first).order_by("first_seq")
+        return [
+            entry["event"]
+            for payload in payloads.values_list("payload", flat=True)
+            if run_id in payload
+            for entry in orjson.loads(payload)
+            if entry["run_id"] == run_id
+        ]
+
+    # -- the runs of this process
+
+    def publisher(self, lease: RunLease, bridge: RunBridge) -> RunEventPublisher:
+        """The way into the log for the run that this lease owns. Raises LogNotOpenError."""
+        if self._writer is None or self._database is None:
+            raise LogNotOpenError(LogNotOpenError.__doc__)
+        read_logged = partial(self._database.call, self.read_run, lease.user_id, lease.run_id)
+        return RunEventPublisher(lease, bridge, self._limits.publisher, self._writer.mark, read_logged)
+
+    def _announce(self, result: CommitResult) -> None:
+        if self._audience is not None:
+            self._audience.show(result.pages)
+
+    def census(self) -> Mapping[str, int]:
+        """Counts for the process report."""
+        return self._writer.census() if self._writer is not None else {}

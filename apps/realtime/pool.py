@@ -1,0 +1,209 @@
+"""All sockets of this process: who is connected, who must hear of a commit, who keeps up, how they are sent away."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from apps.realtime.connection import Health, UserWebSocketContext
+from apps.realtime.periodic import Periodic
+from apps.realtime.protocol import CloseCode
+from apps.realtime.values import Page
+from apps.vocabulary import ConnectionId, UserId
+
+_TICK_S = 1.0
+
+
+class ConnectionRefused(Exception):  # noqa: N818 - an answer to the client
+    """There is no room for another connection; `close_code` and `retry_after_ms` tell the client what to do."""
+
+    def __init__(self, close_code: CloseCode, reason: str, retry_after_ms: int) -> None:
+        super().__init__(reason)
+        self.close_code = close_code
+        self.reason = reason
+        self.retry_after_ms = retry_after_ms
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Connections of one process, of one user in it; seconds between looks; milliseconds to spread reconnects over."""
+
+    connections: int
+    connections_per_user: int
+    head_poll_s: float
+    revalidate_s: float
+    reconnect_spread_ms: int
+
+
+class WebSocketConnectionPool:
+    """The audience of the log in this process. `show` and `hint` may be called on any thread."""
+
+    def __init__(
+        self,
+        limits: PoolLimits,
+        *,
+        read_heads: Callable[[Sequence[UserId]], Awaitable[Mapping[UserId, int]]],
+        find_invalid: Callable[[Sequence[object]], Awaitable[set[object]]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limits = limits
+        self._read_heads = read_heads
+        self._find_invalid = find_invalid
+        self._clock = clock
+        self._by_user: dict[UserId, dict[ConnectionId, UserWebSocketContext]] = {}
+        self._count = 0
+        self._loop = asyncio.get_running_loop()
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._stack = AsyncExitStack()
+        self.opened = 0
+        self.closed_for: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<WebSocketConnectionPool connections={self._count} users={len(self._by_user)}>"
+
+    async def __aenter__(self) -> Self:
+        limits = self._limits
+        await self._stack.enter_async_context(Periodic("connection-tick", _TICK_S, self._tick))
+        await self._stack.enter_async_context(Periodic("head-poll", limits.head_poll_s, self._poll_heads))
+        await self._stack.enter_async_context(Periodic("revalidation", limits.revalidate_s, self._revalidate))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    # -- membership
+
+    def admit(self) -> None:
+        """Raises ConnectionRefused when the process takes no further connection."""
+        if self._draining:
+            raise ConnectionRefused(CloseCode.RESTARTING, "the server is restarting", self.retry_after_ms())
+        if self._count >= self._limits.connections:
+            raise ConnectionRefused(
+                CloseCode.OVERLOADED, "the server has no room for another connection", self.retry_after_ms()
+            )
+
+    def add(self, connection: UserWebSocketContext) -> None:
+        """Take a connection in; the user's oldest goes when there are too many."""
+        mine = self._by_user.setdefault(connection.identity.user_id, {})
+        mine[connection.connection_id] = connection
+        self._count += 1
+        self.opened += 1
+        self._empty.clear()
+        open_ones = [known for known in mine.values() if known.health is not Health.DRAINING]
+        for oldest in open_ones[: max(len(open_ones) - self._limits.connections_per_user, 0)]:
+            self._close(
+                oldest,
+                CloseCode.REPLACED,
+                f"a user may have {self._limits.connections_per_user} connections; this was the oldest",
+            )
+
+    def remove(self, connection: UserWebSocketContext) -> None:
+        """Let a connection go. Doing it twice changes nothing."""
+        mine = self._by_user.get(connection.identity.user_id, {})
+        if mine.pop(connection.connection_id, None) is None:
+            return
+        self._count -= 1
+        if not mine:
+            del self._by_user[connection.identity.user_id]
+        if not self._count:
+            self._empty.set()
+
+    def retry_after_ms(self) -> int:
+        """A delay that spreads the clients which are sent away together."""
+        return random.randrange(self._limits.reconnect_spread_ms) + 1  # noqa: S311 - spreads load, guards nothing
+
+    # -- the audience of the log
+
+    def show(self, pages: Sequence[Page]) -> None:
+        """Hand committed pages to the connections of their users, in this process."""
+        if pages:
+            self._on_loop(self._show, pages)
+
+    def hint(self, heads: Mapping[UserId, int]) -> None:
+        """Tell connections how far their users' streams reach."""
+        if heads:
+            self._on_loop(self._hint, heads)
+
+    def _on_loop[T](self, take: Callable[[T], None], argument: T) -> None:
+        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - the only way to ask without an exception
+            take(argument)
+        else:
+            self._loop.call_soon_threadsafe(take, argument)
+
+    def _show(self, pages: Sequence[Page]) -> None:
+        for page in pages:
+            for connection in self._by_user.get(page.user_id, {}).values():
+                connection.committed(page)
+
+    def _hint(self, heads: Mapping[UserId, int]) -> None:
+        for user_id, head in heads.items():
+            for connection in self._by_user.get(user_id, {}).values():
+                connection.hinted(head)
+
+    # -- sending away
+
+    def close_user(self, user_id: UserId, code: CloseCode, reason: str) -> int:
+        """Close all sockets of a user in this process; returns how many there were."""
+        connections = list(self._by_user.get(user_id, {}).values())
+        for connection in connections:
+            self._close(connection, code, reason)
+        return len(connections)
+
+    def say_goodbye(self) -> None:
+        """Take no further connection, and tell every tab to come back elsewhere or later."""
+        self._draining = True
+        for connection in self._all():
+            self._close(connection, CloseCode.RESTARTING, "the server is restarting")
+
+    async def wait_until_empty(self) -> None:
+        """Return when the last connection is gone."""
+        await self._empty.wait()
+
+    def _close(self, connection: UserWebSocketContext, code: CloseCode, reason: str) -> None:
+        if connection.health is not Health.DRAINING:
+            self.closed_for[code.name.lower()] += 1
+            connection.close(code, reason)
+
+    # -- looks
+
+    async def _tick(self) -> None:
+        now = self._clock()
+        for connection in self._all():
+            connection.tick(now)
+
+    async def _poll_heads(self) -> None:
+        # A hint may be lost; this query makes that cost a second, not an event.
+        if self._by_user:
+            self._hint(await self._read_heads(list(self._by_user)))
+
+    async def _revalidate(self) -> None:
+        by_principal: dict[object, list[UserWebSocketContext]] = {}
+        for connection in self._all():
+            by_principal.setdefault(connection.principal, []).append(connection)
+        if by_principal:
+            for principal in await self._find_invalid(list(by_principal)):
+                for connection in by_principal[principal]:
+                    self._close(connection, CloseCode.NO_USER, "the session or token has ended; log in again")
+
+    def _all(self) -> list[UserWebSocketContext]:
+        return [connection for mine in self._by_user.values() for connection in mine.values()]
+
+    def census(self) -> Mapping[str, int]:
+        """Counts for the process report and the metrics; never who."""
+        health = Counter(connection.health.value for connection in self._all())
+        return {
+            "connections": self._count,
+            "connected_users": len(self._by_user),
+            "connections_opened": self.opened,
+            **{f"connections_{state.value}": health[state.value] for state in Health},
+            **{f"connections_closed_{reason}": count for reason, count in sorted(self.closed_for.items())},
+        }

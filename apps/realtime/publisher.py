@@ -1,0 +1,262 @@
+"""What one run has to say, on its way into the log: checked, redacted, coalesced, and never faster than the log.
+
+A publisher lives as long as its run. `publish` returns when the event is accepted, and waits while the run has too
+much that is not yet durable; so an agent that floods waits for the database and cannot fill the memory. `finish`
+returns when the terminal event is durable.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ag_ui.core import BaseEvent
+
+from apps.realtime.bridge import RunBridge
+from apps.realtime.coalescing import DELTA_TYPES, WaitingDelta, encode_entry, split_delta
+from apps.realtime.commit import Batch, Committed, Fenced, FrozenEvent, Outcome, Refused
+from apps.realtime.constructs import TERMINAL, GrammarError, OpenConstructs
+from apps.realtime.redaction import storable_event, storable_text, visible_event
+from apps.realtime.values import Ending, RunLease
+from apps.vocabulary import RunId, UserId
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherLimits:
+    """Bounds of one run. Sizes in bytes of JSON; `waiting_*` is what is accepted and not yet durable."""
+
+    waiting_events: int = 256
+    waiting_bytes: int = 262_144
+    event_bytes: int = 65_536
+    run_events: int = 200_000
+    run_bytes: int = 16_777_216
+
+
+class EventRefused(Exception):  # noqa: N818 - an answer to the agent, which broke the grammar
+    """The agent yielded an event that the log does not take; the message says which and why."""
+
+
+class RunFenced(Exception):  # noqa: N818 - the run goes on, elsewhere
+    """Another owner has the run, or it has ended: stop, and write nothing more."""
+
+
+class EventBudgetExceeded(Exception):  # noqa: N818 - a limit, not a fault
+    """The run has logged as many events or bytes as one run may."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    entry: str
+    size: int
+    event_type: str
+
+
+class RunEventPublisher:
+    """The only way for a run's events into the log. Used by one task at a time."""
+
+    def __init__(
+        self,
+        lease: RunLease,
+        bridge: RunBridge,
+        limits: PublisherLimits,
+        mark: Callable[["RunEventPublisher"], None],
+        read_logged: Callable[[], Awaitable[Sequence[Mapping[str, Any]]]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._lease = lease
+        self._bridge = bridge
+        self._limits = limits
+        self._mark = mark
+        self._read_logged = read_logged
+        self._clock = clock
+        self._owner = frozenset({lease.user_id})
+        self._logged = lease.logged
+        self._constructs = OpenConstructs()
+        self._waiting: deque[_Waiting | WaitingDelta] = deque()
+        self._waiting_bytes = 0
+        self._frozen: Batch | None = None
+        self._ending: Ending | None = None
+        self._changed = asyncio.Event()
+        self._failure: Exception | None = None
+        self._run_events = 0
+        self._run_bytes = 0
+        self.cancel_requested = asyncio.Event()
+        self.hidden_events = 0
+
+    def __repr__(self) -> str:
+        return f"<RunEventPublisher {self.run_id} logged={self._logged} waiting={len(self._waiting)}>"
+
+    @property
+    def run_id(self) -> RunId:
+        return self._lease.run_id
+
+    @property
+    def user_id(self) -> UserId:
+        return self._lease.user_id
+
+    # -- for the run
+
+    async def publish(self, event: BaseEvent) -> None:
+        """Accept one event that is not terminal; waits while the run's buffer is full.
+
+        Raises EventRefused, EventBudgetExceeded, RunFenced.
+        """
+        await self._wait_for_room()
+        if self._run_events >= self._limits.run_events or self._run_bytes >= self._limits.run_bytes:
+            raise EventBudgetExceeded(
+                f"a run may log {self._limits.run_events} events and {self._limits.run_bytes} bytes"
+            )
+        delta = getattr(event, "delta", None)
+        if event.type.value in DELTA_TYPES and isinstance(delta, str):
+            self._accept_delta(event, delta)
+        else:
+            self._accept(event.model_dump(mode="json", by_alias=True))
+        self._mark(self)
+
+    async def finish(self, ending: Ending) -> None:
+        """Close what is open, append the terminal event, and return when all is durable. Raises RunFenced.
+
+        Room for these events is held back: they are accepted however much the run has logged. An EventRefused here
+        means that the database does not take the terminal transaction.
+        """
+        if isinstance(self._failure, RunFenced):
+            raise self._failure
+        if self._failure is not None:
+            await self._forget_what_was_refused()
+        if not _leaves_calls_open(ending.event):
+            for event in self._constructs.closing_events(f"The run ended before this was answered ({ending.status})."):
+                self._accept(event.model_dump(mode="json", by_alias=True))
+        self._accept(ending.event.model_dump(mode="json", by_alias=True), terminal=True)
+        self._ending = ending
+        self._mark(self)
+        while self._waiting or self._frozen is not None:
+            await self._next_change()
+        if self._failure is not None:
+            raise self._failure
+
+    # -- for the group commit
+
+    def freeze(self, max_events: int, max_bytes: int) -> Batch | None:
+        """The next batch, which is never changed again; the same one until its outcome is known."""
+        if self._frozen is not None:
+            return None
+        events: list[FrozenEvent] = []
+        size = 0
+        while self._waiting and len(events) < max_events and (not events or size < max_bytes):
+            event = self._freeze_event(self._waiting.popleft())
+            events.append(event)
+            size += event.size
+        if not events:
+            return None
+        ending = self._ending if not self._waiting else None
+        self._frozen = Batch(self._lease, self._logged, tuple(events), ending)
+        return self._frozen
+
+    def committed(self, batch: Batch, outcome: Outcome) -> None:
+        """Take the outcome of the batch that was frozen."""
+        assert batch is self._frozen
+        self._frozen = None
+        self._waiting_bytes -= sum(event.size for event in batch.events)
+        match outcome:
+            case Committed(cancel_requested):
+                self._logged += len(batch.events)
+                if cancel_requested:
+                    self.cancel_requested.set()
+            case Fenced():
+                self._fail(RunFenced(f"run {self.run_id} belongs to another owner or has ended"))
+            case Refused(error):
+                self._fail(EventRefused(f"the database refused the run's events: {type(error).__name__}"))
+        if self._waiting:
+            self._mark(self)
+        self._changed.set()
+
+    # -- inside
+
+    def _accept_delta(self, event: BaseEvent, delta: str) -> None:
+        event_type = event.type.value
+        fields: Mapping[str, Any] = event.__dict__
+        construct_id = fields.get("message_id") or fields.get("tool_call_id") or ""
+        try:
+            self._constructs.see_delta(event_type, construct_id)
+        except GrammarError as error:
+            raise EventRefused(str(error)) from error
+        subagent = fields.get("subagent_run_id")
+        text = storable_text(delta)
+        for piece in split_delta(text):
+            last = self._waiting[-1] if self._waiting else None
+            if not isinstance(last, WaitingDelta) or not last.takes(
+                event_type, construct_id, subagent, len(piece)
+            ):
+                last = WaitingDelta(event_type, construct_id, subagent, self._clock())
+                self._waiting.append(last)
+                self._run_events += 1
+            last.add(piece)
+            self._run_bytes += len(piece)
+            self._waiting_bytes += len(piece)
+
+    def _accept(self, event: Mapping[str, Any], *, terminal: bool = False) -> None:
+        event_type = event["type"]
+        if (event_type in TERMINAL) is not terminal:
+            raise EventRefused(f"{event_type} ends a run; an agent ends by returning or raising")
+        try:
+            self._constructs.see(event)
+        except GrammarError as error:
+            raise EventRefused(str(error)) from error
+        visible = visible_event(event)
+        if visible is None:
+            self.hidden_events += 1
+            return
+        entry = encode_entry(self._lease.thread_id, self.run_id, self._clock(), storable_event(visible))
+        size = len(entry.encode())
+        if size > self._limits.event_bytes and event_type != "RUN_STARTED":
+            raise EventRefused(f"{event_type} has {size} bytes; an event has at most {self._limits.event_bytes}")
+        self._waiting.append(_Waiting(entry, size, event_type))
+        self._waiting_bytes += size
+        self._run_events += 1
+        self._run_bytes += size
+
+    def _freeze_event(self, waiting: "_Waiting | WaitingDelta") -> FrozenEvent:
+        if isinstance(waiting, _Waiting):
+            entry, size, event_type = waiting.entry, waiting.size, waiting.event_type
+        else:
+            entry = encode_entry(self._lease.thread_id, self.run_id, waiting.at, waiting.event())
+            size = len(entry.encode())
+            event_type = waiting.event_type
+            self._waiting_bytes += size - waiting.characters
+        recipients = self._owner if event_type in TERMINAL else self._bridge.recipients(event_type)
+        return FrozenEvent(entry, size, None if recipients == self._owner else recipients)
+
+    async def _wait_for_room(self) -> None:
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            frozen = len(self._frozen.events) if self._frozen is not None else 0
+            if (
+                len(self._waiting) + frozen < self._limits.waiting_events
+                and self._waiting_bytes < self._limits.waiting_bytes
+            ):
+                return
+            await self._next_change()
+
+    async def _next_change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _forget_what_was_refused(self) -> None:
+        # What is open is what the log says is open: the refused events were seen by the constructs, but by no tab.
+        self._constructs = OpenConstructs()
+        for event in await self._read_logged():
+            self._constructs.see(event)
+        self._failure = None
+
+    def _fail(self, failure: Exception) -> None:
+        self._failure = failure
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+
+def _leaves_calls_open(event: BaseEvent) -> bool:
+    outcome = getattr(event, "outcome", None)
+    return outcome is not None and outcome.type == "interrupt"

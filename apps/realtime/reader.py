@@ -1,0 +1,190 @@
+"""Reads pages of the log for all connections of a process: batched over users, shared by a user's tabs.
+
+A connection asks and goes on; the answer comes as a callback on the event loop. All requests that gather while one
+read is under way go into the next, as one call of a database thread, so a reconnect storm costs threads nothing.
+While the database is away requests wait; a connection without pages lags, and is not closed for it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, overload
+
+from django.db import InterfaceError, OperationalError
+
+from apps.realtime.appending import page_of
+from apps.realtime.cursor import judge_position
+from apps.realtime.database import DatabaseThreads
+from apps.realtime.models import GENESIS_TAG, Segment, Stream, new_epoch
+from apps.realtime.protocol import ResetReason
+from apps.realtime.values import Page
+from apps.vocabulary import Position, UserId
+
+logger = logging.getLogger(__name__)
+
+_RETRY_S = 0.5
+_BATCH = 64  # requests that one call of a database thread serves
+
+
+@dataclass(frozen=True, slots=True)
+class PositionRequest:
+    """Where this user's stream stands, and whether `after` lies in it."""
+
+    user_id: UserId
+    after: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Whole segments from `after` + 1 on."""
+
+    user_id: UserId
+    after: int
+    max_events: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PositionAnswer:
+    """`reset` is None when `position` can be served."""
+
+    position: Position
+    head: Position
+    reset: ResetReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class PageAnswer:
+    """`page` is None when there is nothing after it; `trimmed_head` is set when what was asked for is gone."""
+
+    page: Page | None
+    trimmed_head: Position | None = None
+
+
+Request = PositionRequest | PageRequest
+Answer = PositionAnswer | PageAnswer
+
+
+class PageReader:
+    """See the module. `async with`; what is unanswered at the end is dropped with its connections."""
+
+    def __init__(self, database: DatabaseThreads) -> None:
+        self._database = database
+        self._requests: dict[Request, list[Callable[[Any], None]]] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.reads = 0
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._serve(), name="page-reader")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    @overload
+    def ask(self, request: PositionRequest, answered: Callable[[PositionAnswer], None]) -> None: ...
+    @overload
+    def ask(self, request: PageRequest, answered: Callable[[PageAnswer], None]) -> None: ...
+    def ask(self, request: Request, answered: Callable[[Any], None]) -> None:
+        """Have `answered` called once, on the event loop. Equal requests share one read."""
+        self._requests.setdefault(request, []).append(answered)
+        self._wake.set()
+
+    async def _serve(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch = dict(list(self._requests.items())[:_BATCH])
+            if not batch:
+                self._wake.clear()
+                continue
+            for request in batch:
+                del self._requests[request]
+            for request, answer in (await self._read(list(batch))).items():
+                for answered in batch[request]:
+                    answered(answer)
+
+    async def _read(self, requests: Sequence[Request]) -> Mapping[Request, Answer]:
+        while True:
+            try:
+                self.reads += 1
+                return await self._database.call(read_all, requests)
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("reading the log failed, again in %.1f s: %s", _RETRY_S, error)
+                await asyncio.sleep(_RETRY_S)
+
+    def census(self) -> Mapping[str, int]:
+        """Counts for the process report."""
+        return {"log_requests_waiting": len(self._requests), "log_reads": self.reads}
+
+
+def read_all(requests: Sequence[Request]) -> dict[Request, Answer]:
+    """Answer all requests from the database. Synchronous."""
+    return {
+        request: _read_position(request) if isinstance(request, PositionRequest) else _read_page(request)
+        for request in requests
+    }
+
+
+def read_heads(user_ids: Sequence[UserId]) -> dict[UserId, int]:
+    """The heads of these users' streams, in one query."""
+    rows = Stream.objects.filter(user_id__in=user_ids).values_list("user_id", "head")
+    return {UserId(user_id): head for user_id, head in rows}
+
+
+def _read_position(request: PositionRequest) -> PositionAnswer:
+    stream, _ = Stream.objects.get_or_create(user_id=request.user_id, defaults={"epoch": new_epoch()})
+    head = stream.position
+    after = request.after
+    if after is None:
+        return PositionAnswer(head, head, None)
+    tail = Position(stream.epoch, stream.tail, stream.tail_tag)
+    reset = judge_position(after, head, tail, _tag_at(stream, after.seq))
+    return PositionAnswer(after, head, reset)
+
+
+def _tag_at(stream: Stream, seq: int) -> str | None:
+    if seq == 0 and stream.tail == 0:
+        return GENESIS_TAG
+    if seq == stream.tail:
+        return stream.tail_tag
+    if seq == stream.head:
+        return stream.tag
+    # The segment that ends here begins at most its length earlier; its place is indexed by where it begins.
+    row = (
+        Segment.objects.filter(user_id=stream.user_id, first_seq__lte=seq)
+        .order_by("-first_seq")
+        .values_list("last_seq", "tag")
+        .first()
+    )
+    return row[1] if row is not None and row[0] == seq else None
+
+
+def _read_page(request: PageRequest) -> PageAnswer:
+    rows = (
+        Segment.objects.filter(user_id=request.user_id, first_seq__gt=request.after)
+        .order_by("first_seq")
+        .values_list("first_seq", "last_seq", "payload", "size", "tag")[: request.max_events]
+    )
+    payloads: list[str] = []
+    last, tag, size = request.after, "", 0
+    for first_seq, last_seq, payload, payload_size, segment_tag in rows.iterator(chunk_size=16):
+        if first_seq != last + 1:
+            break
+        if payloads and (last_seq - request.after > request.max_events or size + payload_size > request.max_bytes):
+            break
+        payloads.append(payload)
+        last, tag, size = last_seq, segment_tag, size + payload_size
+    stream = Stream.objects.get(user_id=request.user_id)
+    if not payloads:
+        gone = stream.tail > request.after
+        return PageAnswer(None, stream.position if gone else None)
+    return PageAnswer(
+        page_of(request.user_id, request.after + 1, Position(stream.epoch, last, tag), payloads)
+    )
