@@ -1,0 +1,125 @@
+"""Who may start a run: the bounds, looked at under the lock of the user's budget, and what a busy thread
+does.
+
+Counting first and inserting afterwards let 16 concurrent admissions past a limit of 3; a locked row that
+holds the counts lets 3 past. A refusal names the bound and what would be accepted, and none of the numbers of
+other users.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils import timezone
+
+from apps.execution.limits import RunLimits
+from apps.execution.models import Run, UserBudget
+from apps.realtime.protocol import IfBusy
+from apps.vocabulary import ErrorCode, Identity, MessageId, Refusal, RunId, ThreadId, UserId
+
+QUEUE_RETRY_S = 5.0  # when a full queue of all users is worth another try
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What a user asks to be run. `message` is the user's message as AG-UI has it; a retry repeats the old
+    one.
+    """
+
+    run_id: RunId
+    thread_id: ThreadId
+    agent: str
+    text: str
+    message_id: MessageId
+    message: Mapping[str, Any]
+    attachments: Sequence[str] = ()
+    if_busy: IfBusy = IfBusy.REJECT
+    parent_run_id: RunId | None = None
+    retry_of: RunId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """An admitted run: its place in the user's own queue, from 1, and the runs that it sent away
+    (`interrupt`, `rollback`).
+
+    Those that were queued have ended; a running one ends soon, and the admitted run waits for that.
+    """
+
+    run_id: RunId
+    place: int
+    cancelled: tuple[RunId, ...] = ()
+
+
+def check_thread(user_id: UserId, request: RunRequest) -> list[Run]:
+    """The open runs of the thread, which the request sends away; none for `enqueue`. Raises
+    Refusal(thread_busy).
+    """
+    busy = list(Run.objects.owned(user_id).open().filter(thread_id=request.thread_id).order_by("ordinal"))
+    match request.if_busy:
+        case IfBusy.REJECT if busy:
+            raise Refusal(
+                ErrorCode.THREAD_BUSY,
+                "this thread has a run that has not ended; wait for it, or send `if_busy`: "
+                "enqueue, interrupt or rollback",
+                {"run_id": busy[-1].id},
+            )
+        case IfBusy.INTERRUPT | IfBusy.ROLLBACK:
+            return busy
+        case _:
+            return []
+
+
+def check_retry(user_id: UserId, request: RunRequest) -> None:
+    """A retry is of a run of the same user and thread. Raises Refusal(not_found)."""
+    if request.retry_of is None:
+        return
+    if not Run.objects.owned(user_id).filter(pk=request.retry_of, thread_id=request.thread_id).exists():
+        raise Refusal(ErrorCode.NOT_FOUND, "there is no such run in this thread to retry")
+
+
+def check_bounds(budget: UserBudget, limits: RunLimits) -> None:
+    """One more run fits. The caller holds the budget's lock. Raises Refusal(too_many_runs, queue_full)."""
+    if budget.open_runs >= limits.open_runs_per_user:
+        raise Refusal(
+            ErrorCode.TOO_MANY_RUNS,
+            f"at most {limits.open_runs_per_user} of your runs may be open; wait for one to end, or cancel one",
+            {"limit": limits.open_runs_per_user},
+        )
+    if Run.objects.queued().values("pk")[: limits.queued_runs].count() >= limits.queued_runs:
+        raise Refusal(
+            ErrorCode.QUEUE_FULL, "the server has as much work waiting as it takes; send this again", {}, QUEUE_RETRY_S
+        )
+
+
+def insert_run(identity: Identity, request: RunRequest, budget: UserBudget) -> Run:
+    """Write the run's row and count it. The caller holds the budget's lock."""
+    now = timezone.now()
+    run = Run(
+        id=request.run_id,
+        user_id=identity.user_id,
+        user_name=identity.name,
+        thread_id=request.thread_id,
+        ordinal=budget.admit(now),
+        agent=request.agent,
+        text=request.text,
+        message_id=request.message_id,
+        message=dict(request.message),
+        attachments=list(request.attachments),
+        parent_run_id=request.parent_run_id,
+        retry_of=request.retry_of,
+        admitted_at=now,
+    )
+    run.save(force_insert=True)
+    budget.save(update_fields=["queued", "admitted", "turn_at"])
+    return run
+
+
+def refuse_unknown_agent(name: str, known_agents: Sequence[str]) -> None:
+    """Raises Refusal(agent_unknown), which lists the agents that there are."""
+    if name not in known_agents:
+        raise Refusal(
+            ErrorCode.AGENT_UNKNOWN,
+            f"there is no agent {name[:64]!r}; there are: {', '.join(known_agents)}",
+            {"agents": list(known_agents)},
+        )

@@ -1,0 +1,29 @@
+"""The bounds of execution. Their values stand in the configuration, under the same names; here is what they
+mean.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLimits:
+    """What runs may hold, and how long they may take. Filled by the composition root."""
+
+    # Queued, running and waiting runs of one user.
+    open_runs_per_user: int
+    # Queued runs of all users. Looked at, not locked: concurrent admissions can pass it by a few.
+    queued_runs: int
+    # Running runs of one user, over all processes; and running runs of one process.
+    run_slots_per_user: int
+    run_slots: int
+    # Longest run, from its claim.
+    run_timeout_s: float
+    # An agent that was cancelled has this long to stop; then it is abandoned.
+    cancel_timeout_s: float
+    # One clean-up callback.
+    cleanup_timeout_s: float
+    # The newest finished messages that an agent is given, and the UTF-8 bytes of their text.
+    history_messages: int
+    history_bytes: int
+    # Between two looks for runs and cancellations whose wake-up was lost.
+    sweep_s: float

@@ -1,0 +1,225 @@
+"""Runs, and what each user's runs hold. Rows are changed by the service and by settlement, under the budget's
+lock.
+
+Lock order, for every transaction that touches a run: budget, thread, run, ledger, stream. The budget's lock
+guards all runs of its user, so the rows of `Run` are never locked for their own sake.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import models, transaction
+from django.db.models import Exists, OuterRef, Q
+from django.db.transaction import TransactionManagementError
+
+from apps.execution.states import OPEN, RunStatus, move
+from apps.vocabulary import ID_LENGTH, PinnedPath, PinnedPaths, RunId, ThreadId, UserId
+
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class StaleRun(RuntimeError):  # noqa: N818 - names the state that was met
+    """The run was moved, or claimed under a newer fence, by someone else since it was read; nothing was
+    changed.
+    """
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    """The verbs of reading runs; every one that reads a user's runs names the user first."""
+
+    def owned(self, user_id: UserId) -> "RunQuerySet":
+        """The one door to a user's runs."""
+        return self.filter(user_id=user_id)
+
+    def open(self) -> "RunQuerySet":
+        """Runs that count against their user's budget."""
+        return self.filter(status__in=sorted(OPEN))
+
+    def queued(self) -> "RunQuerySet":
+        """Runs that were admitted and not claimed."""
+        return self.filter(status=RunStatus.QUEUED)
+
+    def running(self) -> "RunQuerySet":
+        """Runs that a process has claimed and not ended."""
+        return self.filter(status=RunStatus.RUNNING)
+
+    def claimable(self) -> "RunQuerySet":
+        """Queued runs that are first in their thread, while nothing runs there: a thread's runs never
+        overlap.
+        """
+        same_thread = Run.objects.filter(user_id=OuterRef("user_id"), thread_id=OuterRef("thread_id"))
+        return self.queued().filter(
+            ~Exists(same_thread.running()), ~Exists(same_thread.queued().filter(ordinal__lt=OuterRef("ordinal")))
+        )
+
+
+class Run(models.Model):
+    """One answer to one message. This row is the truth about it; tasks are only wake-ups."""
+
+    id = models.CharField(max_length=ID_LENGTH, primary_key=True)
+    user_id = models.BigIntegerField()
+    user_name = models.CharField(max_length=150, help_text="as at admission")
+    thread_id = models.CharField(max_length=ID_LENGTH)
+    ordinal = models.BigIntegerField(help_text="this user's n-th run: the order of the queue, whatever clocks say")
+    agent = models.CharField(max_length=100)
+    text = models.TextField(help_text="what the user asked")
+    message_id = models.CharField(max_length=128)
+    message = models.JSONField(help_text="the user's message as AG-UI has it")
+    attachments = models.JSONField(default=list)
+    parent_run_id = models.CharField(max_length=ID_LENGTH, null=True, blank=True)  # noqa: DJ001 - null is "none"
+    retry_of = models.CharField(max_length=ID_LENGTH, null=True, blank=True)  # noqa: DJ001 - null is "none"
+    status = models.CharField(
+        max_length=11, default=RunStatus.QUEUED.value, choices=[(status.value, status.value) for status in RunStatus]
+    )
+    cancel_requested = models.BooleanField(default=False)
+    paths = models.JSONField(default=dict, help_text="{seam: {path, version}}, pinned at the claim")
+    fence = models.IntegerField(default=0, help_text="counts the claims; only the newest owner may end the run")
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    error_code = models.CharField(max_length=30, null=True, blank=True)  # noqa: DJ001 - null is "no error"
+    admitted_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=["user_id", "ordinal"], name="execution_run_ordinal"),
+            models.UniqueConstraint(
+                fields=["user_id", "thread_id"],
+                condition=Q(status=RunStatus.RUNNING.value),
+                name="execution_run_one_running_in_a_thread",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=[status.value for status in RunStatus]), name="execution_run_known_status"
+            ),
+        )
+        indexes = (
+            # Whole, not partial: SQLite does not use a partial index for a bound parameter.
+            models.Index(fields=["status"], name="execution_run_status"),
+            models.Index(fields=["user_id", "status", "ordinal"], name="execution_run_queue"),
+            models.Index(fields=["user_id", "thread_id", "status", "ordinal"], name="execution_run_thread"),
+        )
+
+    def __str__(self) -> str:
+        return f"run {self.id} ({self.status})"
+
+    @property
+    def owner(self) -> UserId:
+        """The only user who may see, cancel or pay for the run."""
+        return UserId(self.user_id)
+
+    @property
+    def run_id(self) -> RunId:
+        """The id, typed."""
+        return RunId(self.id)
+
+    @property
+    def thread(self) -> ThreadId:
+        """The thread's id, typed."""
+        return ThreadId(self.thread_id)
+
+    @property
+    def parent(self) -> RunId | None:
+        """The run that this one follows: the one it resumes, or the one it tries again."""
+        parent = self.parent_run_id or self.retry_of
+        return None if parent is None else RunId(parent)
+
+    @property
+    def pinned_paths(self) -> PinnedPaths:
+        """The paths that the claim chose, by seam."""
+        return {seam: PinnedPath(pin["path"], pin["version"]) for seam, pin in self.paths.items()}
+
+    def move(self, to: RunStatus, **changes: Any) -> None:
+        """Change the status by the table, and `changes` with it, in one conditional update.
+
+        The caller holds the budget's lock. Raises IllegalMove, or StaleRun when the row is no longer as it
+        was read.
+        """
+        current = RunStatus(self.status)
+        move(current, to)
+        moved = Run.objects.filter(pk=self.pk, status=current, fence=self.fence).update(status=to, **changes)
+        if not moved:
+            raise StaleRun(f"{self} under fence {self.fence} was moved by someone else")
+        self.status = to
+        for name, value in changes.items():
+            setattr(self, name, value)
+
+
+class UserBudgetQuerySet(models.QuerySet["UserBudget"]):
+    """Locking, which comes first in every transaction that changes a user's runs."""
+
+    def locked(self, user_id: UserId) -> "UserBudget":
+        """The budget of this user, made if there is none, locked until the end of the caller's transaction.
+
+        On SQLite the lock is the transaction itself (BEGIN IMMEDIATE). Raises TransactionManagementError
+        outside of one.
+        """
+        if not transaction.get_connection().in_atomic_block:
+            raise TransactionManagementError("a budget is locked for a transaction; open one first")
+        rows = self.select_for_update(no_key=True)
+        budget = rows.filter(pk=user_id).first()
+        if budget is None:
+            self.bulk_create([UserBudget(user_id=user_id)], ignore_conflicts=True)
+            budget = rows.get(pk=user_id)
+        return budget
+
+
+class UserBudget(models.Model):
+    """What one user's runs hold. Counting the runs instead let 16 concurrent admissions past a limit of 3."""
+
+    user_id = models.BigIntegerField(primary_key=True)
+    queued = models.PositiveIntegerField(default=0)
+    running = models.PositiveIntegerField(default=0)
+    waiting = models.PositiveIntegerField(default=0)
+    admitted = models.BigIntegerField(default=0, help_text="runs admitted so far; the newest run's ordinal")
+    last_started_at = models.DateTimeField(default=LONG_AGO)
+    turn_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="the later of the last start and the oldest queued admission; none while nothing is queued",
+    )
+
+    objects = UserBudgetQuerySet.as_manager()
+
+    class Meta:
+        indexes = (
+            models.Index(
+                fields=["running", "turn_at", "user_id"],
+                name="execution_budget_turn",
+                condition=Q(turn_at__isnull=False),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"budget of user {self.user_id}: {self.queued} queued, {self.running} running, {self.waiting} waiting"
+
+    @property
+    def open_runs(self) -> int:
+        """Runs that count against `open_runs_per_user`."""
+        return self.queued + self.running + self.waiting
+
+    def admit(self, now: datetime) -> int:
+        """Count one more queued run and return its ordinal. Not saved."""
+        self.queued += 1
+        self.admitted += 1
+        if self.turn_at is None:
+            self.turn_at = max(self.last_started_at, now)
+        return self.admitted
+
+    def start(self, now: datetime) -> None:
+        """Count a queued run as running; the user's next turn is counted from here. Not saved."""
+        self.count_move(RunStatus.QUEUED, RunStatus.RUNNING)
+        self.last_started_at = max(self.last_started_at, now)
+        if self.turn_at is not None:
+            self.turn_at = max(self.turn_at, self.last_started_at)
+
+    def count_move(self, before: RunStatus, after: RunStatus) -> None:
+        """Move one run from one count to another; a run that ended is in none. Not saved."""
+        if before.is_open:
+            setattr(self, before, getattr(self, before) - 1)
+        if after.is_open:
+            setattr(self, after, getattr(self, after) + 1)
+        if not self.queued:
+            self.turn_at = None

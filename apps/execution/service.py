@@ -1,0 +1,242 @@
+"""Runs, as the rest of Turnout asks for them: admit, cancel, describe, claim. One call a command, all
+synchronous.
+
+Each is called on a database thread. `admit`, `cancel` and `cancel_in_thread` belong into the transaction of
+the command they serve; the user's budget is the first row that they lock, so a caller that locks a thread
+calls `lock_user` before.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.agents.base import TokenCount
+from apps.execution import admission, fairness, lifecycle
+from apps.execution.admission import Admission, RunRequest
+from apps.execution.fairness import ClaimedRun
+from apps.execution.limits import RunLimits
+from apps.execution.models import Run, UserBudget
+from apps.execution.recovery import Recovery
+from apps.execution.settlement import Settlement
+from apps.execution.states import RunStatus
+from apps.execution.tasks import cancel_run, wake_executor
+from apps.realtime.commit import Participant
+from apps.realtime.log import EventLog, RunClosed
+from apps.realtime.values import EndedRun, Ending, LogEntry, RunLease
+from apps.vocabulary import ErrorCode, Identity, MessageId, PinnedPaths, Refusal, RunId, ThreadId, UserId
+
+logger = logging.getLogger(__name__)
+
+# Nothing else can be a key, and PostgreSQL fails on a NUL in a parameter where it should find nothing.
+_KEY = re.compile(r"[!-~]{1,36}", re.ASCII)
+
+Cancelled = Literal["cancelling", "cancelled"]
+
+
+class RunService:
+    """See the module. `choose_paths` is asked in the claim's transaction; `fold` writes the messages of ended
+    runs.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: EventLog,
+        limits: RunLimits,
+        choose_paths: Callable[[Identity], PinnedPaths],
+        known_agents: Sequence[str],
+        fold: Participant,
+    ) -> None:
+        self._log = log
+        self._limits = limits
+        self._choose_paths = choose_paths
+        self._known_agents = tuple(known_agents)
+        self._fold = fold
+        self._settlement = Settlement()
+        self._recovery = Recovery(log, fold)
+
+    # -- commands; inside the caller's transaction
+
+    def lock_user(self, user_id: UserId) -> UserBudget:
+        """Take the first lock of the lock order, until the caller's transaction ends."""
+        return UserBudget.objects.locked(user_id)
+
+    def admit(self, identity: Identity, request: RunRequest) -> Admission:
+        """Queue a run. Raises Refusal (agent_unknown, not_found, thread_busy, too_many_runs, queue_full);
+        then nothing was written, nor any other run cancelled.
+        """
+        admission.refuse_unknown_agent(request.agent, self._known_agents)
+        user_id = identity.user_id
+        budget = self.lock_user(user_id)
+        with transaction.atomic():  # a savepoint: a refusal takes back what was sent away for the new run
+            admission.check_retry(user_id, request)
+            sent_away = admission.check_thread(user_id, request)
+            entries = self._cancel_all(budget, sent_away)
+            admission.check_bounds(budget, self._limits)
+            run = admission.insert_run(identity, request, budget)
+            place = Run.objects.owned(user_id).queued().filter(ordinal__lt=run.ordinal).count() + 1
+            self._log.open_run(user_id, run.run_id, run.thread)
+            entries.append(lifecycle.queued(run.thread, run.run_id, place, run.message))
+            self._log.append(user_id, entries)
+        transaction.on_commit(wake_executor.enqueue, robust=True)
+        return Admission(run.run_id, place, tuple(gone.run_id for gone in sent_away))
+
+    def cancel(self, user_id: UserId, run_id: RunId) -> Cancelled:
+        """Ask a run to stop; a queued or waiting one has ended at once. Raises Refusal (not_found,
+        run_finished).
+        """
+        budget = self.lock_user(user_id)
+        run = self._get(user_id, run_id)
+        if not RunStatus(run.status).is_open:
+            raise Refusal(ErrorCode.RUN_FINISHED, f"the run has ended: it is {run.status}")
+        entries = self._cancel_all(budget, [run])
+        if entries:
+            self._log.append(user_id, entries)
+        return "cancelling" if run.status == RunStatus.RUNNING else "cancelled"
+
+    def cancel_in_thread(self, user_id: UserId, thread_id: ThreadId) -> tuple[RunId, ...]:
+        """Cancel all of a thread's open runs (for deleting it) and return their ids."""
+        budget = self.lock_user(user_id)
+        runs = list(Run.objects.owned(user_id).open().filter(thread_id=thread_id).order_by("ordinal"))
+        entries = self._cancel_all(budget, runs)
+        if entries:
+            self._log.append(user_id, entries)
+        return tuple(run.run_id for run in runs)
+
+    # -- questions
+
+    def describe(self, user_id: UserId, run_id: RunId) -> dict[str, Any]:
+        """One run for its user, as JSON values. Raises Refusal(not_found)."""
+        run = self._get(user_id, run_id)
+        place: int | None = None
+        if run.status == RunStatus.QUEUED:
+            place = Run.objects.owned(user_id).queued().filter(ordinal__lt=run.ordinal).count() + 1
+        return {
+            "id": run.id,
+            "thread_id": run.thread_id,
+            "message_id": run.message_id,
+            "agent": run.agent,
+            "status": run.status,
+            "cancel_requested": run.cancel_requested,
+            "place": place,
+            "parent_run_id": run.parent_run_id,
+            "retry_of": run.retry_of,
+            "error_code": run.error_code,
+            "usage": {"input_tokens": run.input_tokens, "output_tokens": run.output_tokens},
+            "admitted_at": run.admitted_at.isoformat(),
+            "started_at": run.started_at.isoformat() if run.started_at else None,
+            "ended_at": run.ended_at.isoformat() if run.ended_at else None,
+        }
+
+    def stored_request(self, user_id: UserId, run_id: RunId) -> RunRequest:
+        """What was asked in a run, for asking it again. Raises Refusal(not_found)."""
+        run = self._get(user_id, run_id)
+        return RunRequest(
+            run_id=run.run_id,
+            thread_id=run.thread,
+            agent=run.agent,
+            text=run.text,
+            message_id=MessageId(run.message_id),
+            message=run.message,
+            attachments=tuple(run.attachments),
+            parent_run_id=run.parent,
+            retry_of=None if run.retry_of is None else RunId(run.retry_of),
+        )
+
+    # -- for the executor; each is a transaction of its own
+
+    def claim(self) -> ClaimedRun | None:
+        """Take the run whose turn it is and pin its paths; None when no run may start now."""
+        passed_over: set[UserId] = set()
+        while True:
+            with transaction.atomic():
+                turn = fairness.next_in_turn(self._limits.run_slots_per_user, passed_over)
+                if turn is None:
+                    return None
+                claimed = self._claim(*turn)
+            if claimed is not None:
+                return claimed
+
+    def cancel_requests(self, run_ids: Iterable[RunId]) -> list[RunId]:
+        """Those of these running runs that were asked to stop, for a wake-up that was lost."""
+        asked = Run.objects.running().filter(pk__in=list(run_ids), cancel_requested=True)
+        return [RunId(run_id) for run_id in asked.values_list("pk", flat=True)]
+
+    def recover(self) -> int:
+        """End the runs that a dead process left running; returns how many."""
+        return self._recovery.end_orphans()
+
+    def end(self, lease: RunLease, ending: Ending) -> bool:
+        """End a run whose owner cannot write its end through the publisher; False when it was no longer the
+        owner's.
+        """
+        return self._recovery.end(lease.run_id, ending, lease.fence)
+
+    # -- inside
+
+    def _get(self, user_id: UserId, run_id: RunId) -> Run:
+        run = Run.objects.owned(user_id).filter(pk=run_id).first() if _KEY.fullmatch(run_id) else None
+        if run is None:
+            raise Refusal(ErrorCode.NOT_FOUND, "there is no such run")
+        return run
+
+    def _claim(self, budget: UserBudget, run: Run) -> ClaimedRun | None:
+        identity = Identity(run.owner, run.user_name)
+        try:
+            logged = self._log.claim_run(run.owner, run.run_id, run.fence + 1)
+        except RunClosed:
+            # Status and ledger change in one transaction, so this is damage from outside; it must not stop
+            # the queue.
+            logger.error("the ledger of queued run %s is closed; it ends without event", run.pk)  # noqa: TRY400 - the run matters
+            self._leave_queue(budget, run, RunStatus.INTERRUPTED)
+            return None
+        paths = self._choose_paths(identity)
+        fairness.start(budget, run, paths)
+        if places := fairness.places_behind(run.owner, [run.ordinal]):
+            self._log.append(run.owner, places)
+        lease = RunLease(run.run_id, run.thread, run.owner, run.fence, logged)
+        return ClaimedRun(lease, identity, run, paths)
+
+    def _cancel_all(self, budget: UserBudget, runs: Sequence[Run]) -> list[LogEntry]:
+        entries: list[LogEntry] = []
+        left_queue: list[int] = []
+        for run in runs:
+            match RunStatus(run.status):
+                case RunStatus.RUNNING:
+                    self._ask_to_stop(run)
+                case RunStatus.QUEUED:
+                    entries += self._end_queued(budget, run)
+                    left_queue.append(run.ordinal)
+                case _:
+                    # A waiting run has its terminal event; closing its interrupts is the act of whoever keeps
+                    # those.
+                    self._leave_queue(budget, run, RunStatus.CANCELLED)
+        if left_queue:
+            entries += fairness.places_behind(UserId(budget.user_id), left_queue)
+        return entries
+
+    def _ask_to_stop(self, run: Run) -> None:
+        Run.objects.filter(pk=run.pk).update(cancel_requested=True)
+        self._log.request_cancel(run.owner, run.run_id)
+        transaction.on_commit(partial(cancel_run.enqueue, run.id), robust=True)
+
+    def _end_queued(self, budget: UserBudget, run: Run) -> list[LogEntry]:
+        ending = lifecycle.cancelled(run.thread, run.run_id, TokenCount())
+        ended = EndedRun(run.run_id, run.thread, run.owner, run.fence, ending.status, ending.usage, None)
+        self._fold.lock([ended])
+        self._leave_queue(budget, run, RunStatus.CANCELLED)
+        self._log.close_run(run.owner, run.run_id)
+        self._fold.write([ended])
+        started = lifecycle.started(run.thread, run.run_id, run.message, run.parent)
+        return [LogEntry(event, run.thread, run.run_id) for event in (started, ending.event)]
+
+    def _leave_queue(self, budget: UserBudget, run: Run, to: RunStatus) -> None:
+        before = RunStatus(run.status)
+        run.move(to, ended_at=timezone.now())
+        budget.count_move(before, to)
+        budget.save(update_fields=["queued", "waiting", "turn_at"])
