@@ -38,10 +38,7 @@ from apps.realtime.protocol import (
     Pong,
     ProtocolViolation,
     RefusedCommand,
-    RunCancel,
-    RunStart,
     Subscribe,
-    ToolDecide,
 )
 from apps.realtime.rate import Pace, TokenBucket
 from apps.vocabulary import ErrorCode, Identity, Refusal
