@@ -1,0 +1,368 @@
+"""What a thread looks like after its events: the reducer that server and tab share in meaning. Pure.
+
+`ThreadView.apply` takes the entries of a user's stream, in the order of `seq`. Folding uses it to write a finished
+run's messages, the snapshot to add what open runs have said so far, and the page does the same in the browser; so
+snapshot at N + events after N = snapshot at M. Three rules carry it:
+
+- A run's answers are a chain: the first follows the user's message, each other one the answer before it. Every
+  TEXT_MESSAGE is one message under its own id. Reasoning, tool calls and sub-agents become parts of the run's
+  newest answer, or of an answer without text where there is none yet. A message's text comes before its parts,
+  unless a part of type `text` says where it stands. `complete` is about the text; each part has its own.
+- `leaf_id`, the end of the branch that is shown, goes to a user's message when its run is queued, follows the
+  answers of that run as long as it is at their end, and goes wherever `turnout.thread.updated` puts it.
+- A message that was queued behind a run (`after_run_id`) comes after that run's newest answer.
+
+Events of a run that is settled already (its messages were folded) say nothing new: replaying them changes nothing
+but `leaf_id`, which ends where it was.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from apps.chat.models import MESSAGE_ID_LENGTH
+from apps.vocabulary import MessageId, RunId, ThreadId
+
+Json = Mapping[str, Any]
+
+OPEN: Final = frozenset({"queued", "running"})
+
+_ERROR_STATUS: Final = {"timeout": "timed_out", "interrupted": "interrupted"}
+_OUTCOME_STATUS: Final = {"success": "succeeded", "interrupt": "waiting", "cancelled": "cancelled"}
+
+
+def moment(seconds: float) -> str:
+    """A Unix time as snapshots hold it: ISO 8601 in UTC with milliseconds, text that sorts as the time does."""
+    return moment_of(datetime.fromtimestamp(round(seconds, 3), UTC))
+
+
+def moment_of(at: datetime) -> str:
+    """As `moment`, of an aware datetime."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(slots=True)
+class MessageView:
+    """One message with what it holds so far. `place` counts within its run; 0 is the user's message.
+
+    `begun` is False for a stored answer whose first event may be replayed.
+    """
+
+    message_id: MessageId
+    run_id: RunId
+    role: str
+    created_at: str
+    place: int
+    parent_id: MessageId | None = None
+    after_run_id: RunId | None = None
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list)  # joined when asked: adding to one text is quadratic
+    complete: bool = True
+    begun: bool = True
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self.pieces)
+
+    def as_json(self) -> dict[str, Any]:
+        """As a snapshot holds it."""
+        return {
+            "id": self.message_id,
+            "parent_id": self.parent_id,
+            "run_id": self.run_id,
+            "after_run_id": self.after_run_id,
+            "role": self.role,
+            "text": self.text,
+            "parts": [_joined(part) for part in self.parts],
+            "complete": self.complete,
+            "created_at": self.created_at,
+        }
+
+
+@dataclass(slots=True)
+class RunView:
+    """One run. `message_id` is the user's message that it answers; `settled`: its answers are stored."""
+
+    run_id: RunId
+    message_id: MessageId
+    status: str = "queued"
+    agent: str | None = None
+    error_code: str | None = None
+    settled: bool = False
+    answers: int = 0
+    newest_id: MessageId | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As a snapshot holds it."""
+        return {
+            "id": self.run_id,
+            "message_id": self.message_id,
+            "status": self.status,
+            "agent": self.agent,
+            "error_code": self.error_code,
+        }
+
+
+class ThreadView:
+    """A thread's state. Start it with what is stored (`hold_*`), then `apply` the stream's entries in order."""
+
+    def __init__(self, thread_id: ThreadId, title: str = "", leaf_id: MessageId | None = None) -> None:
+        self.thread_id = thread_id
+        self.title = title
+        self.leaf_id = leaf_id
+        self.deleted = False
+        self.messages: dict[tuple[RunId, MessageId], MessageView] = {}
+        self.runs: dict[RunId, RunView] = {}
+        self.interrupts: dict[str, dict[str, Any]] = {}
+        self._asked: dict[MessageId, MessageView] = {}
+        self._parts: dict[tuple[RunId, str, str], dict[str, Any]] = {}
+
+    def hold_message(self, message: MessageView) -> None:
+        """Take a stored message."""
+        self.messages[message.run_id, message.message_id] = message
+        if message.role == "user":
+            self._asked[message.message_id] = message
+
+    def hold_run(self, run: RunView) -> None:
+        """Take a stored run."""
+        self.runs[run.run_id] = run
+
+    def in_order(self) -> list[MessageView]:
+        """The messages by when they began, and within a run by their place."""
+        return sorted(self.messages.values(), key=lambda message: (message.created_at, message.run_id, message.place))
+
+    def answers(self, run_id: RunId) -> list[MessageView]:
+        """What a run has answered, in order."""
+        answers = [row for row in self.messages.values() if row.run_id == run_id and row.place > 0]
+        return sorted(answers, key=lambda row: row.place)
+
+    def as_json(self) -> dict[str, Any]:
+        """As a snapshot holds it, without position and times of the thread."""
+        return {
+            "thread": {"id": self.thread_id, "title": self.title, "leaf_id": self.leaf_id},
+            "messages": [message.as_json() for message in self.in_order()],
+            "runs": [run.as_json() for _, run in sorted(self.runs.items())],
+            "interrupts": [interrupt for _, interrupt in sorted(self.interrupts.items())],
+        }
+
+    def apply(self, entry: Json) -> None:
+        """Take one entry {thread_id, run_id, at, event} of the stream; entries of other threads change nothing."""
+        if entry["thread_id"] != self.thread_id:
+            return
+        event, run_id = entry["event"], entry["run_id"]
+        if event["type"] == "CUSTOM":
+            self._custom(event["name"], event.get("value"), run_id)
+        elif run_id is not None:
+            self._run_event(event, RunId(run_id), entry["at"])
+
+    # What is not an agent's
+
+    def _custom(self, name: str, value: Any, run_id: str | None) -> None:
+        match name, value:
+            case "turnout.run.queued", {"message": Mapping() as message} if run_id is not None:
+                self._queued(RunId(run_id), message)
+            case "turnout.thread.created" | "turnout.thread.updated", Mapping():
+                self.title = value.get("title", self.title)
+                self.leaf_id = value.get("leaf_id", self.leaf_id)
+            case "turnout.thread.deleted", _:
+                self.deleted = True
+            case "turnout.interrupt.closed", {"interrupt_id": str(interrupt_id)}:
+                self.interrupts.pop(interrupt_id, None)
+
+    def _queued(self, run_id: RunId, message: Json) -> None:
+        message_id = MessageId(message["id"])
+        if run_id not in self.runs:
+            self.hold_run(RunView(run_id, message_id, agent=message.get("agent")))
+        if message_id not in self._asked:
+            after_run_id = message.get("afterRunId")
+            before = self.runs.get(after_run_id) if after_run_id else None
+            self.hold_message(
+                MessageView(
+                    message_id,
+                    run_id,
+                    "user",
+                    message["createdAt"],
+                    place=0,
+                    parent_id=(before and before.newest_id) or message.get("parentId"),
+                    after_run_id=after_run_id,
+                    pieces=[message["content"]],
+                )
+            )
+        self.leaf_id = message_id
+
+    # What is an agent's
+
+    def _run_event(self, event: Json, run_id: RunId, at: float) -> None:
+        run = self.runs.get(run_id)
+        if run is None:
+            return
+        step = _STEPS.get(event["type"])
+        if step is not None:
+            step(self, run, event, at)
+
+    def _started(self, run: RunView, _event: Json, _at: float) -> None:
+        if not run.settled:
+            run.status = "running"
+
+    def _finished(self, run: RunView, event: Json, _at: float) -> None:
+        outcome = event.get("outcome") or {}
+        if not run.settled:
+            run.status = _OUTCOME_STATUS.get(outcome.get("type", "success"), "succeeded")
+        for interrupt in outcome.get("interrupts") or ():
+            self.interrupts[interrupt["id"]] = {"run_id": run.run_id, **interrupt}
+
+    def _failed(self, run: RunView, event: Json, _at: float) -> None:
+        if not run.settled:
+            run.error_code = event.get("code")
+            run.status = _ERROR_STATUS.get(run.error_code or "", "failed")
+
+    def _text_start(self, run: RunView, event: Json, at: float) -> None:
+        message = self._answer(run, event["messageId"], at)
+        if message is not None:
+            message.complete = False
+            if message.parts:
+                message.parts.append({"type": "text"})
+
+    def _text_content(self, run: RunView, event: Json, _at: float) -> None:
+        message = self._open_text(run, event)
+        if message is not None:
+            message.pieces.append(event["delta"])
+
+    def _text_end(self, run: RunView, event: Json, _at: float) -> None:
+        message = self._open_text(run, event)
+        if message is not None:
+            message.complete = True
+
+    def _open_text(self, run: RunView, event: Json) -> MessageView | None:
+        message = self.messages.get((run.run_id, bounded_id(event["messageId"])))
+        return message if message is not None and not message.complete else None
+
+    def _reasoning_start(self, run: RunView, event: Json, at: float) -> None:
+        self._add_part(run, event["messageId"], at, {"type": "reasoning", "id": event["messageId"], "text": []})
+
+    def _reasoning_content(self, run: RunView, event: Json, _at: float) -> None:
+        if part := self._open_part(run, "reasoning", event["messageId"]):
+            part["text"].append(event["delta"])
+
+    def _reasoning_end(self, run: RunView, event: Json, _at: float) -> None:
+        if part := self._open_part(run, "reasoning", event["messageId"]):
+            part["complete"] = True
+
+    def _call_start(self, run: RunView, event: Json, at: float) -> None:
+        call_id = event["toolCallId"]
+        part = {
+            "type": "tool_call",
+            "id": call_id,
+            "name": event["toolCallName"],
+            "arguments": [],
+            "result": None,
+        }
+        self._add_part(run, event.get("parentMessageId") or call_id, at, part)
+
+    def _call_args(self, run: RunView, event: Json, _at: float) -> None:
+        if part := self._open_part(run, "tool_call", event["toolCallId"]):
+            part["arguments"].append(event["delta"])
+
+    def _call_result(self, run: RunView, event: Json, _at: float) -> None:
+        if part := self._open_part(run, "tool_call", event["toolCallId"]):
+            part["result"] = _content_text(event["content"])
+            part["complete"] = True
+
+    def _subagent_start(self, run: RunView, event: Json, at: float) -> None:
+        child = event["subagentRunId"]
+        part = {"type": "subagent", "id": child, "name": event["name"], "status": "running"}
+        self._add_part(run, child, at, part)
+
+    def _subagent_end(self, run: RunView, event: Json, _at: float) -> None:
+        if part := self._open_part(run, "subagent", event["subagentRunId"]):
+            outcome = (event.get("outcome") or {}).get("type", "success")
+            part["status"] = "failed" if event["type"] == "SUBAGENT_ERROR" else outcome
+            part["complete"] = True
+
+    # Where it goes
+
+    def _answer(self, run: RunView, any_id: str, at: float) -> MessageView | None:
+        """The run's answer of this id, begun now if it is new; None when the run is settled."""
+        message_id = bounded_id(any_id)
+        message = self.messages.get((run.run_id, message_id))
+        if message is None and not run.settled:
+            message = MessageView(
+                message_id,
+                run.run_id,
+                "assistant",
+                moment(at),
+                place=run.answers + 1,
+                parent_id=run.newest_id or run.message_id,
+                begun=False,
+            )
+            self.hold_message(message)
+        if message is not None and not message.begun:
+            self._begin(run, message)
+        return None if run.settled else message
+
+    def _begin(self, run: RunView, message: MessageView) -> None:
+        message.begun = True
+        if self.leaf_id == message.parent_id:
+            self.leaf_id = message.message_id
+        if not run.settled:
+            run.answers += 1
+            run.newest_id = message.message_id
+            for waiting in self._asked.values():
+                if waiting.after_run_id == run.run_id:
+                    waiting.parent_id = message.message_id
+
+    def _add_part(self, run: RunView, home_id: str, at: float, part: dict[str, Any]) -> None:
+        home = self.messages.get((run.run_id, bounded_id(home_id)))
+        if home is None and run.newest_id is not None:
+            home = self.messages[run.run_id, run.newest_id]
+        if home is None or run.settled:
+            home = self._answer(run, home_id, at)
+        if home is not None:
+            part["complete"] = False
+            home.parts.append(part)
+            self._parts[run.run_id, part["type"], part["id"]] = part
+
+    def _open_part(self, run: RunView, kind: str, part_id: str) -> dict[str, Any] | None:
+        part = self._parts.get((run.run_id, kind, part_id))
+        return part if part is not None and not part["complete"] else None
+
+
+_STEPS: Final[Mapping[str, Callable[[ThreadView, RunView, Json, float], None]]] = {
+    "RUN_STARTED": ThreadView._started,  # noqa: SLF001 - the table belongs to the class
+    "RUN_FINISHED": ThreadView._finished,  # noqa: SLF001
+    "RUN_ERROR": ThreadView._failed,  # noqa: SLF001
+    "TEXT_MESSAGE_START": ThreadView._text_start,  # noqa: SLF001
+    "TEXT_MESSAGE_CONTENT": ThreadView._text_content,  # noqa: SLF001
+    "TEXT_MESSAGE_END": ThreadView._text_end,  # noqa: SLF001
+    "REASONING_MESSAGE_START": ThreadView._reasoning_start,  # noqa: SLF001
+    "REASONING_MESSAGE_CONTENT": ThreadView._reasoning_content,  # noqa: SLF001
+    "REASONING_MESSAGE_END": ThreadView._reasoning_end,  # noqa: SLF001
+    "TOOL_CALL_START": ThreadView._call_start,  # noqa: SLF001
+    "TOOL_CALL_ARGS": ThreadView._call_args,  # noqa: SLF001
+    "TOOL_CALL_RESULT": ThreadView._call_result,  # noqa: SLF001
+    "SUBAGENT_STARTED": ThreadView._subagent_start,  # noqa: SLF001
+    "SUBAGENT_FINISHED": ThreadView._subagent_end,  # noqa: SLF001
+    "SUBAGENT_ERROR": ThreadView._subagent_end,  # noqa: SLF001
+}
+
+
+def bounded_id(any_id: str) -> MessageId:
+    """An agent's message id as it can be stored: a very long one is known by its SHA-256."""
+    if len(any_id) > MESSAGE_ID_LENGTH:
+        return MessageId(hashlib.sha256(any_id.encode()).hexdigest())
+    return MessageId(any_id)
+
+
+def _joined(part: Json) -> dict[str, Any]:
+    return {key: "".join(value) if isinstance(value, list) else value for key, value in part.items()}
+
+
+def _content_text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return orjson.dumps(content).decode()
