@@ -1,4 +1,7 @@
-"""What an agent is, and what it is given. Agents do all their I/O through their context; they know no run, socket or log."""
+"""What an agent is, and what it is given.
+
+Agents do all their I/O through their context; they know no run, socket or log.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,10 +14,10 @@ from apps.vocabulary import Identity, MessageId, RunId, ThreadId
 
 
 class AgentFailure(Exception):  # noqa: N818 - the base of named failures
-    """An anticipated failure of a run. Its text is public: what was wrong and what is accepted, in the user's words.
+    """An anticipated failure of a run, with a public text: what was wrong, what is accepted, what to do next.
 
-    Whoever runs the agent ends the run with RUN_ERROR, this `code` and this text. Any other exception of an agent is a
-    defect, whose text may hold anything and is shown to nobody.
+    Whoever runs the agent ends the run with RUN_ERROR, this `code` and this text. Any other exception of an
+    agent is a defect, whose text may hold anything and is shown to nobody.
     """
 
     code: ClassVar[Literal["agent_error", "unavailable"]] = "agent_error"
@@ -31,9 +34,10 @@ class AgentInputError(AgentFailure):
 
 @dataclass(frozen=True, slots=True)
 class HistoryMessage:
-    """One finished message of the thread, oldest first in a history; the message that this run answers is not in it.
+    """One finished message of the thread, oldest first in a history.
 
-    `tool_calls` are AG-UI tool calls: `{"id", "type": "function", "function": {"name", "arguments"}}`.
+    The message that this run answers is not in the history; it is the run's AgentInput. `tool_calls` are
+    AG-UI tool calls: `{"id", "type": "function", "function": {"name", "arguments"}}`.
     """
 
     role: Literal["user", "assistant", "tool"]
@@ -126,22 +130,37 @@ class AgentContext(Protocol):
     """The whole world of an agent during one run."""
 
     @property
-    def identity(self) -> Identity: ...
+    def identity(self) -> Identity:
+        """Whose run this is."""
+        ...
+
     @property
-    def history(self) -> Sequence[HistoryMessage]: ...
+    def history(self) -> Sequence[HistoryMessage]:
+        """The thread before this run, bounded."""
+        ...
+
     @property
-    def model(self) -> Model | None: ...
+    def model(self) -> Model | None:
+        """The configured model, bound to this run; None where none is configured."""
+        ...
+
     @property
-    def tools(self) -> ToolBelt: ...
+    def tools(self) -> ToolBelt:
+        """The tools, bound to this run."""
+        ...
+
     @property
-    def usage(self) -> TokenCount: ...
+    def usage(self) -> TokenCount:
+        """What the run has used so far."""
+        ...
 
 
 class Agent(ABC):
     """One way to answer. A class is registered once; every run gets an instance of its own.
 
-    `run` yields AG-UI content events (TEXT_MESSAGE_*, REASONING_*, TOOL_CALL_*, SUBAGENT_*, STEP_*). RUN_STARTED and the
-    terminal event belong to whoever runs the agent. Returning ends the run with success, raising with `agent_error`.
+    `run` yields AG-UI content events (TEXT_MESSAGE_*, REASONING_*, TOOL_CALL_*, SUBAGENT_*, STEP_*).
+    RUN_STARTED and the terminal event belong to whoever runs the agent. Returning ends the run with success,
+    raising with `agent_error`.
     """
 
     name: ClassVar[str]
@@ -152,4 +171,31 @@ class Agent(ABC):
 
     @abstractmethod
     def run(self, context: AgentContext, task: AgentInput) -> AsyncIterator[BaseEvent]:
-        """Answer `task`. An async generator; it is closed (`aclose`) when the run is cancelled or times out."""
+        """Answer `task`. An async generator; it is closed when the run is cancelled or times out."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentDescription:
+    """What users, admission and other agents are told of an agent."""
+
+    name: str
+    title: str
+    description: str
+    restartable: bool
+    max_tokens: int
+
+
+class AgentCatalog(Protocol):
+    """The agents there are, as an agent that delegates sees them."""
+
+    def create(self, name: str) -> Agent:
+        """A new instance of the agent `name`. Raises AgentUnknown."""
+        ...
+
+    def describe(self) -> Sequence[AgentDescription]:
+        """All agents; the first is the default."""
+        ...
+
+
+class AgentUnknown(LookupError):  # noqa: N818 - an answer to a name, not a fault
+    """There is no agent of that name; the text lists the names that there are."""

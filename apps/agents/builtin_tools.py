@@ -1,0 +1,161 @@
+"""The tools that need no key: arithmetic, the calendar, and the user's own threads."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, override
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import orjson
+from pydantic import Field
+
+from apps.agents.arithmetic import MAX_CHARACTERS, ArithmeticProblem, calculate
+from apps.agents.tools import RESULT, Effect, Tool, ToolArguments, ToolContext, ToolRefused
+from apps.vocabulary import UserId
+
+MAX_SHIFT_DAYS = 1_000_000
+MAX_HITS = 10
+MAX_QUERY_CHARACTERS = 200
+MAX_TITLE_CHARACTERS = 120
+MAX_EXCERPT_CHARACTERS = 240
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadHit:
+    """One of a user's own threads that matches a query."""
+
+    thread_id: str
+    title: str
+    excerpt: str
+
+
+ThreadSearch = Callable[[UserId, str, int], Awaitable[Sequence[ThreadHit]]]
+
+
+def utc_now() -> datetime:
+    """The clock of production."""
+    return datetime.now(UTC)
+
+
+def builtin_tools(clock: Clock = utc_now, search: ThreadSearch | None = None) -> tuple[Tool[Any], ...]:
+    """The built-in tools; the search of threads only where somebody gives one."""
+    tools: tuple[Tool[Any], ...] = (CalculatorTool(), ClockTool(clock))
+    return tools if search is None else (*tools, ThreadSearchTool(search))
+
+
+class CalculatorArguments(ToolArguments):
+    """What to calculate."""
+
+    expression: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=MAX_CHARACTERS,
+            description="Numbers, + - * / // % ** and parentheses; abs, max, min, round, sqrt, pi, e.",
+        ),
+    ]
+
+
+class CalculatorTool(Tool[CalculatorArguments]):
+    """Arithmetic in exact fractions, bounded in every direction."""
+
+    name = "calculator"
+    description = "Calculates an arithmetic expression exactly. Use it for every calculation."
+    arguments = CalculatorArguments
+    public_fields = frozenset({"expression", RESULT})
+
+    @override
+    async def call(self, context: ToolContext, arguments: CalculatorArguments) -> str:
+        """The value as text. Raises ToolRefused."""
+        try:
+            return calculate(arguments.expression)
+        except ArithmeticProblem as problem:
+            raise ToolRefused(str(problem)) from None
+
+
+class ClockArguments(ToolArguments):
+    """Which day or time is asked for."""
+
+    timezone: Annotated[str, Field(max_length=64, description="IANA name, such as Europe/Berlin.")] = "UTC"
+    day: Annotated[date | None, Field(description="A day, YYYY-MM-DD; today when left out.")] = None
+    shift_days: Annotated[int, Field(ge=-MAX_SHIFT_DAYS, le=MAX_SHIFT_DAYS, description="Days to add to that day.")] = 0
+    until: Annotated[date | None, Field(description="Count the days from that day until this one.")] = None
+
+
+class ClockTool(Tool[ClockArguments]):
+    """The time now, weekdays, and days between dates."""
+
+    name = "clock"
+    description = "Tells the time now, the weekday of a day, a day so many days away, and days between two days."
+    arguments = ClockArguments
+    public_fields = frozenset({"timezone", "day", "shift_days", "until", RESULT})
+    effect = Effect.READ
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    @override
+    async def call(self, context: ToolContext, arguments: ClockArguments) -> str:
+        """JSON: `now`, `timezone`, `day`, `weekday`, and `days_until` where it was asked for. Raises
+        ToolRefused.
+        """
+        now = self._clock().astimezone(_zone(arguments.timezone))
+        try:
+            day = (arguments.day or now.date()) + timedelta(days=arguments.shift_days)
+        except OverflowError:
+            raise ToolRefused("that day is outside the years 1 to 9999") from None
+        answer: dict[str, Any] = {
+            "now": now.strftime("%Y-%m-%d %H:%M"),
+            "timezone": arguments.timezone,
+            "day": day.isoformat(),
+            "weekday": f"{day:%A}",
+        }
+        if arguments.until is not None:
+            answer["until"] = arguments.until.isoformat()
+            answer["days_until"] = (arguments.until - day).days
+        return orjson.dumps(answer).decode()
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    # Besides the unknown name: an absolute path or `..` is a ValueError, a directory of the database an
+    # OSError.
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ToolRefused(f"timezone {name!r} is not known; use an IANA name such as Europe/Berlin") from None
+
+
+class ThreadSearchArguments(ToolArguments):
+    """What to look for."""
+
+    query: Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS, description="Words to look for.")]
+    limit: Annotated[int, Field(ge=1, le=MAX_HITS)] = 5
+
+
+class ThreadSearchTool(Tool[ThreadSearchArguments]):
+    """Looks into the threads of the user whose run this is. Whose threads is no argument, so nobody can ask
+    for others.
+    """
+
+    name = "search_threads"
+    description = "Searches the user's own earlier conversations and returns titles and excerpts."
+    arguments = ThreadSearchArguments
+    public_fields = frozenset({"query", "limit", RESULT})
+    effect = Effect.READ
+
+    def __init__(self, search: ThreadSearch) -> None:
+        self._search = search
+
+    @override
+    async def call(self, context: ToolContext, arguments: ThreadSearchArguments) -> str:
+        """JSON: a list of `thread_id`, `title`, `excerpt`."""
+        hits = await self._search(context.identity.user_id, arguments.query, arguments.limit)
+        # Cut here, field by field: the belt's own cut would leave a list that is no JSON.
+        return orjson.dumps(
+            [
+                asdict(ThreadHit(hit.thread_id, hit.title[:MAX_TITLE_CHARACTERS], hit.excerpt[:MAX_EXCERPT_CHARACTERS]))
+                for hit in hits[: arguments.limit]
+            ]
+        ).decode()
