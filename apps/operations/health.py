@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, cast
 
 from channels.layers import get_channel_layer
-from django.apps import apps
 from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from apps.execution.apps import execution_config
 from apps.operations.metrics import CONTENT_TYPE, Metrics
 from apps.realtime.database import DatabaseThreads
 
@@ -134,7 +134,7 @@ async def metrics(_request: HttpRequest) -> HttpResponse:
 
 
 def _services() -> HealthServices | None:
-    return cast("HealthServices | None", getattr(apps.get_app_config("execution"), "services", None))
+    return cast("HealthServices | None", getattr(execution_config(), "services", None))
 
 
 def _select_one() -> None:

@@ -37,9 +37,7 @@ class ProcessReports(models.QuerySet["ProcessReport"]):
         """Delete what ended more than KEPT_DAYS ago. Returns how many rows went."""
         return self.exclude(ending="").filter(ended_at__lt=Now() - timedelta(days=KEPT_DAYS)).delete()[0]
 
-    def report(
-        self, process_id: str, first: Mapping[str, Any], counts: Mapping[str, int], ending: str = ""
-    ) -> None:
+    def report(self, process_id: str, first: Mapping[str, Any], counts: Mapping[str, int], ending: str = "") -> None:
         """Write one beat: a process without a row gets one from `first`, else its row is counted up.
 
         A row that an operator declared lost is taken back: who reports is not lost.
@@ -85,6 +83,8 @@ class ProcessReport(models.Model):
     counts = models.JSONField(default=dict)  # what it holds, by name, as `census` builds it
     ending = models.CharField(max_length=16, choices=Ending, blank=True, default="")
     ended_at = models.DateTimeField(null=True, blank=True)
+
+    age: timedelta  # since the last report; of rows that `with_age` read only
 
     objects = ProcessReports.as_manager()
 

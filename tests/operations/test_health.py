@@ -11,22 +11,22 @@ from apps.operations.health import NotReady, Readiness, condition_check, databas
 from apps.operations.metrics import Metrics
 from apps.realtime.database import DatabaseThreads
 
+pytestmark = pytest.mark.urls("apps.operations.urls")
+
 
 @pytest.fixture
 def open_services(monkeypatch):
     """Put services into the slot that views read, as the composition root does."""
 
     def put(**services):
-        monkeypatch.setattr(
-            apps.get_app_config("execution"), "services", SimpleNamespace(**services), raising=False
-        )
+        monkeypatch.setattr(apps.get_app_config("execution"), "_services", SimpleNamespace(**services))
 
     return put
 
 
 @pytest.fixture
 def no_services(monkeypatch):
-    monkeypatch.setattr(apps.get_app_config("execution"), "services", None, raising=False)
+    monkeypatch.setattr(apps.get_app_config("execution"), "_services", None)
 
 
 async def fine():

@@ -15,9 +15,7 @@ pytestmark = pytest.mark.django_db
 
 def age(process_id, seconds):
     """Let the last report of a process be `seconds` old."""
-    ProcessReport.objects.filter(pk=process_id).update(
-        reported_at=timezone.now() - timedelta(seconds=seconds)
-    )
+    ProcessReport.objects.filter(pk=process_id).update(reported_at=timezone.now() - timedelta(seconds=seconds))
 
 
 def test_each_report_counts_up_and_replaces_what_was_held():

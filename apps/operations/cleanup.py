@@ -1,0 +1,263 @@
+"""Is everything closed that should be? Runs, ledgers, budgets, processes, receipts, tokens, and rows of the deleted.
+
+Each check is one SELECT where rows are compared with rows, so that a live system, which moves while it is
+watched, is never accused of being between two states. What processes hold is known from their last reports, and
+the audit says how old those are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from django.db.models import Count, Exists, IntegerField, Min, Model, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from apps.agents.base import TokenCount
+from apps.chat.models import ApiToken, CommandReceipt, Message, Thread
+from apps.execution.lifecycle import interrupted
+from apps.execution.models import Run, UserBudget
+from apps.execution.recovery import Recovery
+from apps.execution.states import RunStatus
+from apps.operations.auditing import Audit, Check, Tally
+from apps.operations.census import held
+from apps.operations.models import ProcessReport
+from apps.realtime.log import EventLog
+from apps.realtime.models import RunLedger, Segment, Stream
+from apps.vocabulary import RunId, UserId
+
+COUNTED = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)
+WITH_LEDGER_OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)  # a waiting run has its terminal event already
+FIX = "run it with --fix"
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupLimits:
+    """When something counts as left behind."""
+
+    silent_s: float  # a process whose last report is older is missing
+    run_deadline_s: float  # a run that started longer ago can no longer end by itself
+    receipt_hours: float  # how long a command id is remembered
+
+
+class Cleanup:
+    """The checks of `manage.py audit_cleanup`; `--fix` closes through the log and execution's own recovery."""
+
+    def __init__(self, limits: CleanupLimits, log: EventLog, recovery: Recovery) -> None:
+        self._limits = limits
+        self._log = log
+        self._recovery = recovery
+
+    def audit(self) -> Audit:
+        """All checks, in the order in which `--fix` closes them."""
+        look = "look into the log of these processes for a failed clean-up, then run it with --fix"
+        return Audit(
+            "Clean-up",
+            (
+                Check("Processes report", self._silent_processes, FIX, self._mark_lost),
+                Check("Ended processes held nothing", self._held_at_the_end, look, self._forget_held),
+                Check("Running runs have an owner", self._orphaned_runs, FIX, self._end_orphans),
+                Check("Ledgers are open as runs are", self._wrong_ledgers, FIX, self._close_ledgers),
+                Check("Budgets count their runs", self._wrong_budgets, FIX, self._recount_budgets),
+                Check("Command receipts expire", self._old_receipts, FIX, self._delete_receipts),
+                Check("Tokens expire", self._old_tokens, FIX, self._delete_tokens),
+                Check("Deleted users left nothing", self._rows_of_nobody, FIX, self._delete_rows_of_nobody),
+            ),
+        )
+
+    # -- processes
+
+    def _silent_processes(self) -> Tally:
+        unended = ProcessReport.objects.filter(ending="").with_age()
+        ages = [report.age.total_seconds() for report in unended]
+        tally = Tally("processes", seen=len(ages))
+        if ages:
+            tally.note = f"oldest report {max(ages):.0f} s"
+        for report in ProcessReport.objects.silent(self._limits.silent_s).with_age():
+            tally.add_wrong(f"{report} is silent for {report.age.total_seconds():.0f} s")
+        return tally
+
+    def _mark_lost(self) -> None:
+        ProcessReport.objects.silent(self._limits.silent_s).mark_lost()
+        ProcessReport.objects.all().forget_old()
+
+    def _held_at_the_end(self) -> Tally:
+        # Of a lost process nothing is known but that the system took its sockets and memory: it is no finding here.
+        tally = Tally("processes that stopped in order")
+        for report in ProcessReport.objects.filter(ending=ProcessReport.Ending.STOPPED):
+            tally.seen += 1
+            if left := held(report.counts):
+                named = ", ".join(f"{number} {name}" for name, number in sorted(left.items()))
+                tally.add_wrong(f"{report} ended with {named}")
+        return tally
+
+    def _forget_held(self) -> None:
+        stopped = ProcessReport.objects.filter(ending=ProcessReport.Ending.STOPPED)
+        holding = [report.pk for report in stopped if held(report.counts)]
+        ProcessReport.objects.filter(pk__in=holding).delete()
+
+    # -- runs
+
+    def _orphans(self) -> QuerySet[Run]:
+        """Running runs that no living process can own: begun before all of them, or past every deadline."""
+        living = ProcessReport.objects.running(self._limits.silent_s).aggregate(first=Min("started_at"))["first"]
+        overdue = timezone.now() - timedelta(seconds=self._limits.run_deadline_s)
+        begun_before = Q() if living is None else Q(started_at__lt=max(living, overdue))
+        return Run.objects.running().filter(begun_before)
+
+    def _orphaned_runs(self) -> Tally:
+        tally = Tally("running runs", seen=Run.objects.running().count())
+        for run in self._orphans().order_by("pk"):
+            tally.add_wrong(f"run {run.pk} of user {run.user_id}, since {_moment(run.started_at)}")
+        return tally
+
+    def _end_orphans(self) -> None:
+        for run in self._orphans().order_by("user_id", "pk"):
+            self._recovery.end(run.run_id, interrupted(TokenCount()))
+
+    def _wrong_ledgers(self) -> Tally:
+        tally = Tally("ledgers", seen=RunLedger.objects.count())
+        for ledger in _ledgers_left_open().order_by("pk"):
+            tally.add_wrong(f"run {ledger.pk} has ended and its ledger is open")
+        for run in _runs_without_open_ledger().order_by("pk"):
+            tally.add_wrong(f"run {run.pk} is {run.status} and has no open ledger")
+        return tally
+
+    def _close_ledgers(self) -> None:
+        for ledger in _ledgers_left_open().order_by("user_id", "pk"):
+            with transaction.atomic():
+                self._log.close_run(ledger.owner, RunId(ledger.pk))
+        for run in _runs_without_open_ledger().order_by("user_id", "pk"):
+            if not self._recovery.end(run.run_id, interrupted(TokenCount())):
+                _leave_queue(run)
+
+    # -- budgets
+
+    def _wrong_budgets(self) -> Tally:
+        tally = Tally("budgets", seen=UserBudget.objects.count())
+        for user_id, wrong in _wrong_budgets():
+            tally.add_wrong(f"user {user_id}: {wrong}")
+        return tally
+
+    def _recount_budgets(self) -> None:
+        for user_id, _ in _wrong_budgets():
+            with transaction.atomic():
+                budget = UserBudget.objects.locked(user_id)
+                counted = Run.objects.owned(user_id).open().values_list("status").annotate(Count("pk"))
+                actual = dict(counted.order_by())
+                for status in COUNTED:
+                    setattr(budget, status, actual.get(status, 0))
+                budget.save(update_fields=list(COUNTED))
+
+    # -- what expires
+
+    def _expired_receipts(self) -> QuerySet[CommandReceipt]:
+        return CommandReceipt.objects.filter(at__lt=timezone.now() - timedelta(hours=self._limits.receipt_hours))
+
+    def _old_receipts(self) -> Tally:
+        tally = Tally("receipts", seen=CommandReceipt.objects.count())
+        for receipt in self._expired_receipts().order_by("at"):
+            tally.add_wrong(f"{receipt} of user {receipt.user_id}, {_moment(receipt.at)}")
+        return tally
+
+    def _delete_receipts(self) -> None:
+        self._expired_receipts().delete()
+
+    def _old_tokens(self) -> Tally:
+        tally = Tally("tokens", seen=ApiToken.objects.count())
+        for token in _ended_tokens().order_by("pk"):
+            tally.add_wrong(str(token))
+        return tally
+
+    def _delete_tokens(self) -> None:
+        _ended_tokens().delete()
+
+    # -- what deleted users left
+
+    def _rows_of_nobody(self) -> Tally:
+        kinds = _rows_of_nobody()
+        tally = Tally("kinds of rows", seen=len(kinds))
+        for kind, rows in kinds.items():
+            if number := rows.count():
+                tally.add_wrong(f"{number} {kind}")
+        return tally
+
+    def _delete_rows_of_nobody(self) -> None:
+        # First nothing more may be written, then what was written goes.
+        for ledger in _of_nobody(RunLedger.objects.filter(is_open=True)):
+            with transaction.atomic():
+                self._log.close_run(ledger.owner, RunId(ledger.pk))
+        for rows in _rows_of_nobody().values():
+            rows.delete()
+
+
+def _ledgers_left_open() -> QuerySet[RunLedger]:
+    unended = Run.objects.filter(pk=OuterRef("pk")).filter(status__in=WITH_LEDGER_OPEN)
+    return RunLedger.objects.filter(~Exists(unended), is_open=True)
+
+
+def _runs_without_open_ledger() -> QuerySet[Run]:
+    ledger = RunLedger.objects.filter(pk=OuterRef("pk"), is_open=True)
+    return Run.objects.filter(~Exists(ledger), status__in=WITH_LEDGER_OPEN)
+
+
+def _leave_queue(run: Run) -> None:
+    """End a queued run that can never log an event, as the claim would do it when its turn came."""
+    with transaction.atomic():
+        budget = UserBudget.objects.locked(run.owner)
+        stored = Run.objects.owned(run.owner).queued().filter(pk=run.pk).first()
+        if stored is None:
+            return
+        stored.move(RunStatus.INTERRUPTED, ended_at=timezone.now())
+        budget.count_move(RunStatus.QUEUED, RunStatus.INTERRUPTED)
+        budget.save(update_fields=["queued"])
+
+
+def _wrong_budgets() -> list[tuple[UserId, str]]:
+    actual = {f"{status}_runs": _count_of(status) for status in COUNTED}
+    wrong = []
+    for budget in UserBudget.objects.annotate(**actual).order_by("pk"):
+        differing = [
+            f"{getattr(budget, status)} {status} counted, {getattr(budget, f'{status}_runs')} there"
+            for status in COUNTED
+            if getattr(budget, status) != getattr(budget, f"{status}_runs")
+        ]
+        if differing:
+            wrong.append((UserId(budget.user_id), "; ".join(differing)))
+    return wrong
+
+
+def _count_of(status: RunStatus) -> Coalesce:
+    runs = Run.objects.filter(user_id=OuterRef("user_id"), status=status).order_by()
+    number = runs.values("user_id").annotate(number=Count("pk")).values("number")
+    return Coalesce(Subquery(number, output_field=IntegerField()), 0)
+
+
+def _ended_tokens() -> QuerySet[ApiToken]:
+    return ApiToken.objects.filter(Q(expires_at__lte=timezone.now()) | Q(revoked_at__isnull=False))
+
+
+def _rows_of_nobody() -> Mapping[str, QuerySet[Any]]:
+    """Rows of users who are no more, by kind, in the order in which they may be deleted."""
+    return {
+        "messages": _of_nobody(Message.objects.all()),
+        "threads": _of_nobody(Thread.objects.all()),
+        "command receipts": _of_nobody(CommandReceipt.objects.all()),
+        "tokens": _of_nobody(ApiToken.objects.all()),
+        "runs": _of_nobody(Run.objects.all()),
+        "ledgers": _of_nobody(RunLedger.objects.all()),
+        "log rows": _of_nobody(Segment.objects.all()),
+        "streams": _of_nobody(Stream.objects.all()),
+        "budgets": _of_nobody(UserBudget.objects.all()),
+    }
+
+
+def _of_nobody[Row: Model](rows: QuerySet[Row]) -> QuerySet[Row]:
+    return rows.filter(~Exists(get_user_model().objects.filter(pk=OuterRef("user_id"))))
+
+
+def _moment(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment is not None else "an unknown time"
