@@ -14,16 +14,16 @@ run: ## start Turnout with a demo user; HOST and PORT say where
 	@exec tools/run.sh
 
 test: development ## all that must hold before a change lands: style, types, layers, tests with real servers and browser
-	@exec .venv/bin/python tools/check.py
+	@exec .venv/bin/python -m tools.check
 
 proof: development ## the tests with the long time budgets of tests/budget.toml
-	@exec .venv/bin/python tools/check.py --proof
+	@exec .venv/bin/python -m tools.check --proof
 
 bench: development ## measure; see benchmarks/README.md
 	@exec .venv/bin/python -m benchmarks
 
 lint: development ## the part of `make test` that runs no test
-	@exec .venv/bin/python tools/check.py --lint
+	@exec .venv/bin/python -m tools.check --lint
 
 format: development ## let ruff write the code's layout
 	@.venv/bin/python -m ruff check --quiet --select I --fix . && exec .venv/bin/python -m ruff format .
