@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-
 _REVOKED_WITHIN_S = 5.0  # the protocol's promise: a socket outlives its session by less than this
 
 
@@ -83,7 +82,7 @@ class Configuration:
     receipt_hours: int = _bound(24, "hours", "how long a command id is remembered")
 
     # agents
-    faulty_agent: bool = _bound(default=False, unit="switch", "register the agent that misbehaves on request")
+    faulty_agent: bool = _bound(default=False, unit="switch", meaning="register the agent that misbehaves")
     model: str = _bound("", "provider:model", "model that `assistant` uses; empty for the offline agent")
     model_base_url: str = _bound("", "URL", "OpenAI-compatible server; empty for the provider's own")
     model_api_key: str = _bound("", "secret", "key for the model's provider")

@@ -1,11 +1,14 @@
-"""The seams of this project: what is being replaced, by what. Deleting the legacy room ends with deleting these lines."""
+"""The seams of this project: what is being replaced, by what. Deleting the legacy room ends with deleting
+these lines.
+"""
 
 from django.conf import settings
 
 from apps.rollout.seams import Scope, Seam
 from apps.rollout.stages import Stage
 
-# Both default to `on`: a new installation is safe without anyone doing anything. The old paths are known to leak.
+# Both default to `on`: a new installation is safe without anyone doing anything. The old paths are known to
+# leak.
 ENGINE_SEAM = Seam(
     name="execution_engine",
     legacy=settings.TURNOUT_LEGACY_ENGINE,

@@ -1,0 +1,126 @@
+"""Our life cycle on Daphne's server: open before the first socket, drain on SIGTERM, close in reverse, exit 0.
+
+Daphne cuts: on SIGTERM it cancels every application at once, sends no close frame and never calls `disconnect`. Here
+the shutdown first stops listening, then lets the services drain (each tab hears `bye` and why, runs end or are handed
+over), and only then cancels what is left. Daphne has no ASGI lifespan either; so the services live in one task of the
+reactor's loop, entered before the reactor runs and left after it drained.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from daphne.server import Server  # first: it installs the asyncio reactor
+from twisted.internet import defer, reactor
+
+from project.asgi import build_application
+from project.composition import Services, open_services
+from project.configuration import Configuration
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 2_048  # Twisted's own of 50 drops connections when a thousand tabs come back at once
+_FRAME_MARGIN = 4  # the consumer answers frames over its limit with 4413; Daphne itself would drop the TCP connection
+
+
+class AddressTaken(OSError):  # noqa: N818 - says what was met
+    """Another program listens on this address."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises AddressTaken, or OSError for an address that is not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host.strip("[]"), port))
+    except OSError as error:
+        listening.close()
+        raise AddressTaken(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+    listening.listen(_BACKLOG)
+    listening.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    return listening
+
+
+class TurnoutServer(Server):
+    """Daphne's server, which drains before it kills."""
+
+    def __init__(
+        self, services: Services, listening: socket.socket, leave: Callable[[], "asyncio.Future[None]"]
+    ) -> None:
+        domain = ":domain=INET6" if listening.family is socket.AF_INET6 else ""
+        super().__init__(
+            build_application(services),
+            endpoints=[f"fd:fileno={listening.fileno()}{domain}"],
+            websocket_max_frame_size=services.configuration.frame_bytes * _FRAME_MARGIN,
+            websocket_max_message_size=services.configuration.frame_bytes * _FRAME_MARGIN,
+            websocket_timeout=-1,  # Daphne would close every socket after a day
+            server_name="turnout",
+            verbosity=0,
+        )
+        self._services = services
+        self._leave = leave
+
+    def kill_all_applications(self) -> "defer.Deferred[None]":
+        """Called once, before the reactor stops."""
+        return defer.Deferred.fromFuture(asyncio.ensure_future(self._shut_down()))
+
+    async def _shut_down(self) -> None:
+        for listener in self.listeners:
+            listener.addCallback(lambda port: port.stopListening())
+        try:
+            await self._services.drain()
+        finally:
+            applications = [
+                details["application_instance"]
+                for details in self.connections.values()
+                if "application_instance" in details
+            ]
+            for application in applications:
+                application.cancel()
+            await asyncio.gather(*applications, return_exceptions=True)
+            await self._leave()
+
+
+class ServiceLife:
+    """The one task in which the services are opened and closed: an async context is left where it was entered."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._leaving = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def begin(self) -> Services:
+        """Open the services. Raises what opening them raised."""
+        opened: asyncio.Future[Services] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._live(opened), name="services")
+        return await opened
+
+    def end(self) -> "asyncio.Future[None]":
+        """Close the services; done when the last of them is closed."""
+        assert self._task is not None
+        self._leaving.set()
+        return self._task
+
+    async def _live(self, opened: "asyncio.Future[Services]") -> None:
+        try:
+            async with open_services(self._configuration) as services:
+                opened.set_result(services)
+                await self._leaving.wait()
+        except BaseException as error:
+            if not opened.done():
+                opened.set_exception(error)
+                return
+            raise
+
+
+def serve(configuration: Configuration, listening: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT. `ready` is called when the services are open and the socket listens."""
+    loop = reactor._asyncioEventloop  # noqa: SLF001 - Twisted offers no public way to its loop
+    asyncio.set_event_loop(loop)
+    life = ServiceLife(configuration)
+    services = loop.run_until_complete(life.begin())
+    server = TurnoutServer(services, listening, life.end)
+    reactor.callWhenRunning(ready)
+    server.run()
