@@ -8,6 +8,8 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from datetime import date, timedelta
+from decimal import Decimal
+from operator import itemgetter
 from pathlib import Path
 from types import FunctionType, MappingProxyType
 from typing import NewType, TypeVar
@@ -33,20 +35,8 @@ MAY_USE_SIGNALS = {
 }
 
 # What a module may make when it is imported, beside literals: nothing that can change ...
-IMMUTABLE = (
-    str,
-    bytes,
-    int,
-    float,
-    tuple,
-    frozenset,
-    date,
-    timedelta,
-    Path,
-    re.Pattern,
-    MappingProxyType,
-    FunctionType,
-)
+IMMUTABLE = (str, bytes, int, float, Decimal, tuple, frozenset, date, timedelta, Path, re.Pattern, MappingProxyType)
+NAMES_OF_CODE = (type, TypeVar, NewType, FunctionType, itemgetter, logging.Logger, template.Library)
 # ... and what somebody outside calls by the name of module and variable.
 INSTANCES = {
     "apps.chat.api:api": "django-ninja's routes, complete when the module is imported",
@@ -119,19 +109,23 @@ def bindings(statement: ast.stmt) -> list[tuple[str, ast.expr]]:
 
 
 def fault_of(name: str, value: ast.expr, value_of: Callable[[str], object]) -> str:
-    if isinstance(value, ast.Call):
-        return "" if unchangeable(value_of(name)) else f"is made at import by {called(value)}(...) and can change"
+    constant = name.isupper() or name in MAY_BE_LOWER_CASE
+    if isinstance(value, ast.Call) and called(value) != "getLogger":  # spares importing most modules
+        made = value_of(name)
+        if unchangeable(made) or (constant and isinstance(made, dict | list | set) and made):
+            return ""
+        return f"is made at import by {called(value)}(...) and can change"
     if isinstance(value, ast.List | ast.Dict | ast.Set) and not ast.unparse(value).strip("[]{}"):
         return "is an empty container, which only waits to be filled"
     containers = ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.SetComp
-    if isinstance(value, containers) and not name.isupper() and name not in MAY_BE_LOWER_CASE:
+    if isinstance(value, containers) and not constant:
         return "is a container whose name does not say that it is a constant (upper case)"
     return ""
 
 
 def unchangeable(value: object) -> bool:
     frozen_dataclass = is_dataclass(value) and type(value).__dataclass_params__.frozen
-    return isinstance(value, (*IMMUTABLE, type, TypeVar, NewType, logging.Logger, template.Library)) or frozen_dataclass
+    return isinstance(value, (*IMMUTABLE, *NAMES_OF_CODE)) or frozen_dataclass
 
 
 def value_in(module: str) -> Callable[[str], object]:
