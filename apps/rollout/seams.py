@@ -1,4 +1,6 @@
-"""What a seam is, and which ones this project declares. No row is read here: a seam exists before its first row does."""
+"""What a seam is, and which ones this project declares. No row is read here: a seam exists before its first
+row does.
+"""
 
 import enum
 from collections.abc import Mapping
@@ -19,7 +21,7 @@ class Scope(enum.StrEnum):
     CALL = "call"
 
 
-class UnknownSeam(LookupError):
+class UnknownSeam(LookupError):  # noqa: N818 - it names what happened
     """No seam of that name is declared."""
 
 
@@ -27,9 +29,10 @@ class UnknownSeam(LookupError):
 class Seam:
     """A place where old code and its replacement can be exchanged. `legacy` and `factory` are dotted paths.
 
-    `default_stage` holds while there is no row: `off` or `on`. `replayable` says that a finished run can be run again
-    without effects, which is what `shadow` needs. `legacy_leaks` says that the old path is known to mix users: the
-    console warns as long as it serves anyone. A seam serves a user by its factory only where all seams in `requires` do.
+    `default_stage` holds while there is no row: `off` or `on`. `replayable` says that a finished run can be
+    run again without effects, which is what `shadow` needs. `legacy_leaks` says that the old path is known
+    to mix users: the console warns as long as it serves anyone. A seam serves a user by its factory only
+    where all seams in `requires` do.
     """
 
     name: str
@@ -54,7 +57,9 @@ class Seam:
 
 
 def declared_seams() -> Mapping[str, Seam]:
-    """The seams of `TURNOUT_SEAMS`, the dotted path of a tuple of Seam, by name. Raises ImproperlyConfigured."""
+    """The seams of `TURNOUT_SEAMS`, the dotted path of a tuple of Seam, by name. Raises
+    ImproperlyConfigured.
+    """
     path: str | None = getattr(settings, "TURNOUT_SEAMS", None)
     if path is None:
         return {}

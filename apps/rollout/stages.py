@@ -43,8 +43,8 @@ EVERYONE: Mapping[Stage, bool | None] = {
     Stage.RETIRED: True,
 }
 
-# The way down is open from everywhere but `retired`: there the legacy code may be gone already, so the way back leads
-# through `on`, where reaching it is possible again.
+# The way down is open from everywhere but `retired`: there the legacy code may be gone already, so the way
+# back leads through `on`, where reaching it is possible again.
 LEGAL_MOVES: Mapping[Stage, frozenset[Stage]] = {
     Stage.OFF: frozenset({Stage.SHADOW, Stage.RAMP, Stage.ON}),
     Stage.SHADOW: frozenset({Stage.OFF, Stage.RAMP, Stage.ON}),
@@ -70,9 +70,41 @@ class IllegalShare(MoveRefused):
     """A share that is not from 0 to 100 percent in steps of 0.01, or a share where no ramp is."""
 
 
+class StaleStage(MoveRefused):
+    """Someone else moved the seam since the mover looked; the message says who, to what and why."""
+
+
+class SeamLatched(MoveRefused):
+    """An automatic move took the seam down, and no person has acknowledged it yet: it cannot go up."""
+
+
+class MoverKind(enum.Enum):
+    """What kind of mover it is. Automation moves down only, and latches what it moved."""
+
+    PERSON = enum.auto()
+    OPERATOR = enum.auto()  # someone with a shell on this installation
+    WAFFLE = enum.auto()  # code that wrote `everyone` or `percent`
+    AUTOMATION = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """Who moves a stage, as the audit row keeps it, and what they may do.
+
+    `rights` holds permission names; `user_id` is None for what is no user.
+    """
+
+    kind: MoverKind
+    name: str
+    user_id: UserId | None = None
+    rights: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A stage with its share: the share belongs to `ramp`, and is 0 at every other stage. Raises IllegalShare."""
+    """A stage with its share: the share belongs to `ramp`, and is 0 at every other stage. Raises
+    IllegalShare.
+    """
 
     stage: Stage
     share_buckets: int = 0
@@ -101,22 +133,31 @@ class Placement:
         return Decimal(self.share_buckets) * 100 / BUCKETS
 
     def is_above(self, other: "Placement") -> bool:
-        """Whether going from `other` to this one is a move up: more users served by the factory, or less legacy."""
+        """Whether going from `other` to this one is a move up: more users served by the factory, or less
+        legacy.
+        """
         return (self.stage.height, self.share_buckets) > (other.stage.height, other.share_buckets)
 
     def __str__(self) -> str:
         return f"{self.stage} at {self.percent.normalize():f} %" if self.stage is Stage.RAMP else str(self.stage)
 
 
-def check_move(now: Placement, to: Placement, why: str) -> None:
-    """Let a legal move pass. Raises ReasonMissing, or IllegalMove with the moves that are legal."""
+def check_reason(why: str) -> str:
+    """The reason without the space around it. Raises ReasonMissing when nothing is left."""
     if not why.strip():
         raise ReasonMissing("a move needs a reason: it is what the next person reads at three in the morning")
+    return why.strip()
+
+
+def check_move(now: Placement, to: Placement, by: MoverKind) -> None:
+    """Let a legal move pass. Raises IllegalMove with the moves that are legal."""
     if now == to:
         raise IllegalMove(f"the stage is {now} already")
     if to.stage not in LEGAL_MOVES[now.stage]:
-        legal = ", ".join(sorted(LEGAL_MOVES[now.stage], key=lambda stage: stage.height))
+        legal = ", ".join(stage for stage in Stage if stage in LEGAL_MOVES[now.stage])
         raise IllegalMove(f"no move leads from {now.stage} to {to.stage}; from {now.stage} go to: {legal}")
+    if by is MoverKind.AUTOMATION and to.is_above(now):
+        raise IllegalMove(f"automation only moves down; from {now} to {to} a person decides")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +172,8 @@ class Standing:
 def bucket_of(seam: str, salt: str, user_id: UserId) -> int:
     """The bucket, 0 to 9,999, in which this user always is at this seam.
 
-    Each part is preceded by its length: with a mere separator the seam `a:b` with the salt `c` and the seam `a` with the
-    salt `b:c` would draw the same users.
+    Each part is preceded by its length: with a mere separator the seam `a:b` with the salt `c` and the seam
+    `a` with the salt `b:c` would draw the same users.
     """
     parts = (part.encode() for part in (seam, salt, str(user_id)))
     digest = hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()

@@ -47,7 +47,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ['-at', '-id'],
-                'permissions': [('move_stage', 'May move the stage of a seam'), ('retire_seam', 'May retire a seam'), ('acknowledge_breach', 'May acknowledge a breach and unlatch a seam')],
+                'permissions': (('move_stage', 'May move the stage of a seam'), ('retire_seam', 'May retire a seam'), ('acknowledge_breach', 'May acknowledge a breach and unlatch a seam')),
                 'default_permissions': ('view',),
                 'indexes': [models.Index(fields=['seam', '-at'], name='rollout_move_seam_at')],
             },

@@ -1,0 +1,162 @@
+"""The switch itself: which path serves a user, and the call of that path.
+
+A path is chosen once for a run, in the transaction that claims it, and pinned there; `use` only obeys the
+pin. So a stage that moves in the middle of a run disturbs nothing, and holds from the next claim on in
+every process.
+"""
+
+import inspect
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Literal
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
+from django.db import router
+from django.utils.module_loading import import_string
+from waffle import get_waffle_flag_model
+
+from apps.rollout.audit import DeniedUser
+from apps.rollout.models import AbstractSeamFlag
+from apps.rollout.seams import Scope, Seam, UnknownSeam
+from apps.rollout.stages import Placement, Stage, Standing, bucket_of, path_for
+from apps.vocabulary import Identity, PinnedPath
+
+__all__ = ["FactoryAdapter", "Scope", "Seam"]
+
+Path = Literal["legacy", "factory"]
+ReadPaths = Callable[[Identity], Awaitable[Mapping[str, PinnedPath]]]
+
+
+class FactoryAdapter:
+    """Serves each seam by its old or its new path, and counts which.
+
+    `bind` replaces a seam's dotted factory by a callable that the composition root has made, by seam name.
+    Dotted paths are imported here, once: a path that is missing fails at start-up, not in a user's run.
+    `read_paths` is how the stage is read outside of a claim; by default `choose_paths` in Django's own
+    thread for the ORM.
+    """
+
+    def __init__(
+        self,
+        seams: Iterable[Seam],
+        bind: Mapping[str, Callable[..., Any]] | None = None,
+        read_paths: ReadPaths | None = None,
+    ) -> None:
+        self._seams = {seam.name: seam for seam in _by_requirement(tuple(seams))}
+        unknown = (bind or {}).keys() - self._seams.keys()
+        if unknown:
+            raise UnknownSeam(f"bind names {', '.join(sorted(unknown))}, which no seam is called")
+        self._targets: dict[tuple[str, Path], Callable[..., Any]] = {}
+        for seam in self._seams.values():
+            self._targets[seam.name, "legacy"] = resolve(seam.legacy)
+            self._targets[seam.name, "factory"] = (bind or {}).get(seam.name) or resolve(seam.factory)
+        self._read_paths: ReadPaths = read_paths or sync_to_async(self.choose_paths)
+        self._calls: Counter[tuple[str, Path]] = Counter()
+        self._open: Counter[tuple[str, Path]] = Counter()
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{seam}.{path}={calls}" for (seam, path), calls in sorted(self._calls.items()))
+        return f"<FactoryAdapter seams={len(self._seams)} open={self._open.total()} calls: {counts or 'none'}>"
+
+    def calls(self, seam: Seam, path: Path) -> int:
+        """How often this path was taken in this process."""
+        return self._calls[seam.name, path]
+
+    def open(self, seam: Seam, path: Path) -> int:
+        """How many uses of this path are open in this process."""
+        return self._open[seam.name, path]
+
+    def choose_paths(self, identity: Identity) -> dict[str, PinnedPath]:
+        """The path of every seam for this user, with the version of the stage that says so.
+
+        Synchronous, two queries, in the caller's transaction: call it in the one that claims the run. The
+        rows themselves are read, never a cache. A seam without a row is at its declared default, version 0.
+        """
+        model: type[AbstractSeamFlag] = get_waffle_flag_model()
+        alias = router.db_for_write(model)
+        rows = model.objects.using(alias).filter(name__in=self._seams).with_chosen(identity.user_id)
+        flags = {row.name: row for row in rows}
+        denied = DeniedUser.objects.using(alias).seams_of(identity.user_id, among=self._seams)
+        chosen: dict[str, PinnedPath] = {}
+        for name, seam in self._seams.items():
+            row = flags.get(name)
+            placement: Placement = (row and row.placement) or seam.default
+            standing = Standing(
+                bucket=bucket_of(name, row.salt, identity.user_id) if row else None,
+                denied=name in denied,
+                chosen=bool(row and row.chosen),
+            )
+            path = path_for(placement, standing)
+            if any(chosen[required].path == "legacy" for required in seam.requires):
+                path = "factory" if placement.stage is Stage.RETIRED else "legacy"
+            chosen[name] = PinnedPath(path, row.version if row else 0)
+        return chosen
+
+    def use(
+        self, seam: Seam, identity: Identity, pinned: PinnedPath | None, *args: Any
+    ) -> AbstractAsyncContextManager[Any]:
+        """Call the pinned path with `args`, and give what it made for the length of the block.
+
+        What the path returns may be an async context manager (it is entered, and closed at the end), an
+        awaitable or a plain object. Without a pin the stage is read now. What the path raises is not
+        caught.
+        """
+        if seam.name not in self._seams:
+            raise UnknownSeam(f"this adapter does not know the seam {seam.name!r}")
+        return self._use(seam, identity, pinned, args)
+
+    @asynccontextmanager
+    async def _use(
+        self, seam: Seam, identity: Identity, pinned: PinnedPath | None, args: tuple[Any, ...]
+    ) -> AsyncIterator[Any]:
+        chosen = pinned or (await self._read_paths(identity))[seam.name]
+        key = (seam.name, chosen.path)
+        self._calls[key] += 1
+        self._open[key] += 1
+        try:
+            made = self._targets[key](*args)
+            if inspect.isawaitable(made):
+                made = await made
+            if isinstance(made, AbstractAsyncContextManager):
+                async with made as entered:
+                    yield entered
+            else:
+                yield made
+        finally:
+            self._open[key] -= 1
+
+
+def resolve(path: str) -> Callable[..., Any]:
+    """The callable at a dotted path: a function of a module, or a method of a class. Raises
+    ImproperlyConfigured.
+    """
+    owner, _, attribute = path.rpartition(".")
+    try:
+        found = import_string(path)
+    except ImportError as error:
+        try:
+            found = getattr(import_string(owner), attribute)
+        except (ImportError, AttributeError):
+            raise ImproperlyConfigured(f"{path} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ImproperlyConfigured(f"{path} is a {type(found).__name__}; a path is something to call")
+    return found  # type: ignore[no-any-return]
+
+
+def _by_requirement(seams: tuple[Seam, ...]) -> list[Seam]:
+    """The seams, each after those it requires. Raises ImproperlyConfigured on an unknown or circular
+    requirement.
+    """
+    ordered: list[Seam] = []
+    waiting = list(seams)
+    while waiting:
+        placed = {seam.name for seam in ordered}
+        ready = [seam for seam in waiting if placed.issuperset(seam.requires)]
+        if not ready:
+            names = ", ".join(f"{seam.name} requires {', '.join(seam.requires)}" for seam in waiting)
+            raise ImproperlyConfigured(f"requirements that cannot be met, unknown or circular: {names}")
+        ordered += ready
+        waiting = [seam for seam in waiting if seam not in ready]
+    return ordered
