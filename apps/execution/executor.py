@@ -1,0 +1,234 @@
+"""Claims the runs whose turn it is and runs each in a task of its own, up to the slots of this process.
+
+One task owns all attempts: it opens their TaskGroup, claims, and leaves the group when the last attempt is
+done. Wake-ups come from any thread and are hints; once in `sweep_s` it looks without one, for runs and for
+cancellations.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from django.db import InterfaceError, OperationalError
+
+from apps.execution.attempt import (
+    AgentSource,
+    ModelSource,
+    OpenBridge,
+    OpenEngine,
+    ReadHistory,
+    RunAttempt,
+    Stop,
+    Workshop,
+)
+from apps.execution.context import OpenTools
+from apps.execution.fairness import ClaimedRun
+from apps.execution.limits import RunLimits
+from apps.execution.service import RunService
+from apps.realtime.database import DatabaseThreads
+from apps.realtime.log import EventLog
+from apps.vocabulary import RunId
+
+logger = logging.getLogger(__name__)
+
+
+class Executor:
+    """Runs what was admitted, while it is open. Entering ends the runs that a dead process left behind."""
+
+    def __init__(
+        self,
+        *,
+        database: DatabaseThreads,
+        runs: RunService,
+        log: EventLog,
+        agents: AgentSource,
+        provider: ModelSource,
+        open_tools: OpenTools,
+        open_engine: OpenEngine,
+        open_bridge: OpenBridge,
+        history: ReadHistory,
+        limits: RunLimits,
+    ) -> None:
+        self._database = database
+        self._runs = runs
+        self._limits = limits
+        self._workshop = Workshop(
+            database=database,
+            log=log,
+            agents=agents,
+            provider=provider,
+            open_tools=open_tools,
+            open_engine=open_engine,
+            open_bridge=open_bridge,
+            history=history,
+            end=runs.end,
+            limits=limits,
+        )
+        self._wake = asyncio.Event()
+        self._draining = False
+        self._attempts: dict[RunId, RunAttempt] = {}
+        self._left_behind: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._claimed = 0
+        self._abandoned = 0
+        self._cleanup_failures = 0
+        self._recovered = 0
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._recovered = await self._database.call(self._runs.recover)
+        if self._recovered:
+            logger.warning("ended %d runs that a dead process had left running", self._recovered)
+        self._main = asyncio.create_task(self._claim_and_run(), name="executor")
+        self._main.add_done_callback(_report_death)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.drain(self._limits.cancel_timeout_s + self._limits.cleanup_timeout_s)
+
+    def __repr__(self) -> str:
+        state = "draining" if self._draining else "open" if self.is_alive else "closed"
+        return f"<Executor {state} running={len(self._attempts)} of {self._limits.run_slots}>"
+
+    @property
+    def is_alive(self) -> bool:
+        """True while runs are claimed, or those under way are ended."""
+        return self._main is not None and not self._main.done()
+
+    # -- from any thread
+
+    def wake(self) -> None:
+        """A run was queued, or a slot came free elsewhere: look now."""
+        self._call_soon(self._wake.set)
+
+    def cancel(self, run_id: str) -> None:
+        """Stop this run if it runs here. Whether the user may is the service's concern."""
+        self._call_soon(self._stop, RunId(run_id), Stop.CANCELLED)
+
+    def _call_soon[*Args](self, callback: Callable[[*Args], object], *args: *Args) -> None:
+        if self._loop is None or self._loop.is_closed():
+            return  # nobody is left to be told; the row is the truth
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            logger.debug("a wake-up came while the loop closed")
+
+    # -- life cycle
+
+    async def drain(self, grace_s: float) -> None:
+        """Claim nothing more, end the runs under way as interrupted, and return when they have ended, at the
+        latest after `grace_s`. Queued runs stay queued, for the next start; so does, as an orphan, what has
+        not ended by then.
+        """
+        self._draining = True
+        self._wake.set()
+        if self._main is None:
+            return
+        for attempt in list(self._attempts.values()):
+            attempt.request_stop(Stop.DRAINED)
+        await asyncio.wait({self._main}, timeout=grace_s)
+        if not self._main.done():
+            logger.error("runs that did not end in %g s, left to the next start: %s", grace_s, sorted(self._attempts))
+            self._main.cancel()
+            await asyncio.wait({self._main}, timeout=self._limits.cleanup_timeout_s)
+        for task in list(self._left_behind):
+            task.cancel()
+        if self._left_behind:
+            await asyncio.wait(self._left_behind, timeout=self._limits.cleanup_timeout_s)
+        for task in self._left_behind:
+            logger.error("%s is still at work at the end of the process", task.get_name())
+
+    def census(self) -> Mapping[str, int]:
+        """Counts for the process report."""
+        return {
+            "running": len(self._attempts),
+            "left_behind": len(self._left_behind),
+            "claimed_total": self._claimed,
+            "abandoned_total": self._abandoned,
+            "cleanup_failures_total": self._cleanup_failures,
+            "recovered_total": self._recovered,
+        }
+
+    # -- inside
+
+    async def _claim_and_run(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_sweep = loop.time()
+        async with asyncio.TaskGroup() as group:
+            while not self._draining:
+                self._wake.clear()
+                try:
+                    if loop.time() >= next_sweep:
+                        await self._sweep_cancellations()
+                        next_sweep = loop.time() + self._limits.sweep_s
+                    await self._claim_all(group)
+                except (OperationalError, InterfaceError) as error:
+                    logger.warning("the database cannot be asked for runs: %s", error)
+                except Exception:
+                    logger.exception("claiming failed; again in %g s", self._limits.sweep_s)
+                await self._woken(next_sweep - loop.time())
+
+    async def _claim_all(self, group: asyncio.TaskGroup) -> None:
+        while not self._draining and len(self._attempts) + len(self._left_behind) < self._limits.run_slots:
+            claimed = await self._database.call(self._runs.claim)
+            if claimed is None:
+                return
+            self._start(group, claimed)
+
+    def _start(self, group: asyncio.TaskGroup, claimed: ClaimedRun) -> None:
+        attempt = RunAttempt(claimed, self._workshop, self._adopt)
+        self._claimed += 1
+        self._attempts[attempt.run_id] = attempt
+        if self._draining:  # since the claim was sent; the run is ours, so it is ended, not forgotten
+            attempt.request_stop(Stop.DRAINED)
+        group.create_task(self._attempt(attempt), name=f"run {attempt.run_id}")
+
+    async def _attempt(self, attempt: RunAttempt) -> None:
+        try:
+            await attempt.execute()
+        except Exception:
+            # An attempt raises nothing; if it does, that is a defect, which must not cancel the runs of
+            # others.
+            logger.exception("run %s ended by a defect of its attempt", attempt.run_id)
+        finally:
+            del self._attempts[attempt.run_id]
+            self._cleanup_failures += attempt.cleanup_failures
+            self._wake.set()
+
+    async def _sweep_cancellations(self) -> None:
+        if self._attempts:
+            for run_id in await self._database.call(self._runs.cancel_requests, tuple(self._attempts)):
+                self._stop(run_id, Stop.CANCELLED)
+
+    async def _woken(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(max(timeout_s, 0)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    def _stop(self, run_id: RunId, stop: Stop) -> None:
+        attempt = self._attempts.get(run_id)
+        if attempt is not None:
+            attempt.request_stop(stop)
+
+    def _adopt(self, task: asyncio.Task[None]) -> None:
+        self._abandoned += 1
+        self._left_behind.add(task)
+        task.add_done_callback(self._let_go)
+
+    def _let_go(self, task: asyncio.Task[None]) -> None:
+        self._left_behind.discard(task)
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("%s, left behind, ended with an error", task.get_name(), exc_info=error)
+
+
+def _report_death(main: asyncio.Task[None]) -> None:
+    if not main.cancelled() and (error := main.exception()) is not None:
+        logger.critical("the executor has died; no run is claimed any more", exc_info=error)
