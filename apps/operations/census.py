@@ -23,9 +23,7 @@ def census_of(**parts: Counted) -> Census:
 
     def count() -> Mapping[str, int]:
         return {
-            f"{part}.{name}": number
-            for part, counted in parts.items()
-            for name, number in counted.census().items()
+            f"{part}.{name}": number for part, counted in parts.items() for name, number in counted.census().items()
         }
 
     return count

@@ -1,11 +1,12 @@
 """A small world to audit: users, threads and runs, made by the calls that make them in production."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from django.contrib.auth.models import User
 from django.utils import timezone
 
 from apps.agents.base import TokenCount
+from apps.chat.folding import MessageFold
 from apps.chat.models import Thread
 from apps.execution.admission import RunRequest
 from apps.execution.lifecycle import succeeded
@@ -33,31 +34,20 @@ LIMITS = RunLimits(
 )
 
 
-class NoFold:
-    """Writes no messages, for audits that are about none."""
-
-    def lock(self, ended):
-        """Nothing to lock."""
-
-    def write(self, ended):
-        """Nothing to write."""
-
-
 @dataclass
 class World:
     """One deployment: a log, the service that admits runs, and the recovery that ends them."""
 
-    fold: NoFold = field(default_factory=NoFold)
-
     def __post_init__(self):
         self.log = EventLog(LogLimits())
-        self.recovery = Recovery(self.log, self.fold)
+        fold = MessageFold(self.log)
+        self.recovery = Recovery(self.log, fold)
         self.runs = RunService(
             log=self.log,
             limits=LIMITS,
             choose_paths=lambda _identity: {},
             known_agents=("metronome",),
-            fold=self.fold,
+            fold=fold,
         )
 
     def user(self, name):
