@@ -56,7 +56,7 @@ download_python() {
         [ -x "$uv" ] || python3 -m pip install --quiet --no-input --no-deps --require-hashes --target "$cache/uv" \
             -r "$cache/uv.txt" >"$cache/uv.log" 2>&1 || return 1
     fi
-    "$uv" python install --quiet --no-bin --install-dir "$cache/python" 3.13 >"$cache/uv.log" 2>&1
+    "$uv" python install --no-bin --install-dir "$cache/python" 3.13 >"$cache/uv.log" 2>&1
 }
 
 make_venv() {
