@@ -60,6 +60,7 @@ class Configuration:
     open_runs_per_user: int = _bound(20, "runs", "queued, running and waiting runs of one user")
     run_slots_per_user: int = _bound(3, "runs", "running runs of one user, over all processes")
     run_slots: int = _bound(200, "runs", "running runs of one process")
+    queued_runs: int = _bound(10_000, "runs", "queued runs of all users")
     run_timeout_s: float = _bound(600.0, "seconds", "longest run")
     run_events: int = _bound(200_000, "events", "events of one run, as logged")
     run_bytes: int = _bound(16_777_216, "bytes", "bytes of one run, as logged")

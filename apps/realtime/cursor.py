@@ -93,8 +93,8 @@ class _Sent:
 class DeliveryCursor:
     """See the module. `window_events` and `window_bytes` bound what is sent beyond the last ack.
 
-    A page larger than the window goes alone. `segment_events` and `segment_bytes` are the largest ordinary segment: with
-    less room than that a read would be wasted.
+    A page larger than the window goes alone. `segment_events` and `segment_bytes` are the largest ordinary segment:
+    with less room than that a read would be wasted.
     """
 
     def __init__(

@@ -23,6 +23,7 @@ from apps.realtime.group_commit import FlushLimits, GroupCommit
 from apps.realtime.models import RunLedger, Segment, Stream
 from apps.realtime.publisher import PublisherLimits, RunEventPublisher
 from apps.realtime.redaction import storable_event
+from apps.realtime.retention import blank_thread
 from apps.realtime.segments import SegmentLimits
 from apps.realtime.values import LogEntry, Page, RunLease
 from apps.vocabulary import Position, RunId, ThreadId, UserId
@@ -135,6 +136,10 @@ class EventLog:
         if self._audience is not None:
             transaction.on_commit(partial(self._audience.show, pages))
         return pages[0].position
+
+    def blank_thread(self, user_id: UserId, thread_id: ThreadId) -> int:
+        """Take the content of a deleted thread's events out of the log; seq and tag stay. Returns how many events."""
+        return blank_thread(user_id, thread_id)
 
     def head(self, user_id: UserId) -> Position:
         """The position after the user's newest event; makes the stream when there is none. Locks its row."""

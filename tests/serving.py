@@ -1,0 +1,174 @@
+"""A real server for tests: `manage.py serve` in a process of its own, on a free port, with its own database.
+
+Nothing here is a stand-in: the port, the socket, the signals and the SQLite file are real. A migrated database is made once
+and copied, since migrating takes longer than most tests.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STARTED = "Turnout serves "
+
+_MAKE_TOKENS = """
+import json, sys
+from django.contrib.auth import get_user_model
+from apps.chat.authentication import issue_token
+User = get_user_model()
+names = json.loads(sys.stdin.read())
+found = {}
+for name in names:
+    user, _ = User.objects.get_or_create(username=name)
+    found[name] = issue_token(user.pk, "test")
+print(json.dumps(found))
+"""
+
+
+class ServerFailed(AssertionError):
+    """The server did not start, or not stop; the message holds its output."""
+
+
+class ServerProcess:
+    """One server. `start` returns when it serves; `stop` sends SIGTERM and returns the exit code."""
+
+    def __init__(self, folder: Path, template: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.database = folder / "turnout.sqlite3"
+        shutil.copy(template, self.database)
+        self.environment = {
+            **os.environ,
+            "SECRET_KEY": "tests-" + "k" * 50,
+            "DEBUG": "0",
+            "INSECURE_HTTP": "1",
+            "ALLOWED_HOSTS": "127.0.0.1,localhost",
+            "DATABASE_URL": f"sqlite:///{self.database}",
+            "TURNOUT_FAULTY_AGENT": "1",
+            "PYTHONUNBUFFERED": "1",
+            **(environment or {}),
+        }
+        self.process: subprocess.Popen[str] | None = None
+        self.url = ""
+        self.port = 0
+        self.output: list[str] = []
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._reader: threading.Thread | None = None
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws/chat/"
+
+    def start(self, port: int = 0, timeout_s: float = 60) -> "ServerProcess":
+        """Start, and wait until it serves. A restart may ask for the port that it had."""
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", "serve", "--host", "127.0.0.1", "--port", str(port)],
+            cwd=ROOT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._lines = queue.Queue()
+        self._reader = threading.Thread(target=self._read, args=(self.process, self._lines), daemon=True)
+        self._reader.start()
+        while True:
+            try:
+                line = self._lines.get(timeout=timeout_s)
+            except queue.Empty:
+                line = None
+            if line is None:
+                self.kill()
+                raise ServerFailed("the server did not start:\n" + "".join(self.output))
+            if line.startswith(STARTED):
+                self.url = line.removeprefix(STARTED).strip().rstrip("/")
+                self.port = int(self.url.rsplit(":", 1)[1])
+                return self
+
+    def _read(self, process: subprocess.Popen[str], lines: "queue.Queue[str | None]") -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self.output.append(line)
+            lines.put(line)
+        lines.put(None)
+
+    def stop(self, timeout_s: float = 40) -> int:
+        """SIGTERM, as an orchestrator does; the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait(timeout_s)
+
+    def wait(self, timeout_s: float = 40) -> int:
+        """Wait for the end of the process."""
+        assert self.process is not None
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise ServerFailed(f"the server did not stop in {timeout_s} s:\n" + "".join(self.output)) from None
+        if self._reader is not None:
+            self._reader.join(5)
+        return code
+
+    def kill(self) -> None:
+        """SIGKILL, as the machine does."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def manage(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a management command against this server's database."""
+        return subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def tokens(self, names: Iterable[str]) -> dict[str, str]:
+        """Users of these names, each with a bearer token."""
+        done = self.manage("shell", "-v", "0", "-c", _MAKE_TOKENS, stdin=json.dumps(list(names)))
+        assert done.returncode == 0, done.stderr
+        tokens: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+        return tokens
+
+    def token(self, name: str) -> str:
+        return self.tokens([name])[name]
+
+
+def migrated_database(folder: Path) -> Path:
+    """A migrated SQLite file to copy from, made once in `folder`."""
+    template = folder / "template.sqlite3"
+    if not template.exists():
+        environment = {**os.environ, "SECRET_KEY": "x" * 50, "DATABASE_URL": f"sqlite:///{template}"}
+        subprocess.run(
+            [sys.executable, "manage.py", "migrate", "-v", "0"],
+            cwd=ROOT,
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
+    return template
+
+
+@contextlib.contextmanager
+def serving(folder: Path, template: Path, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
+    """A started server, stopped at the end whatever happened."""
+    folder.mkdir(parents=True, exist_ok=True)
+    server = ServerProcess(folder, template, environment)
+    try:
+        yield server.start()
+    finally:
+        server.kill()
