@@ -1,0 +1,88 @@
+// HTTP calls of the page: session cookie, CSRF token, problems as errors that carry the server's own words.
+
+/** An answer that is not a success: `code` as in the API's documents, `message` fit to be shown. */
+export class Problem extends Error {
+  constructor(status, code, message, retryAfterS = null) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.retryAfterS = retryAfterS;
+  }
+}
+
+const TIMEOUT_MS = 20_000;
+
+export class Api {
+  /** `signedOut` is called when the server no longer knows who asks. */
+  constructor({ base, csrfCookie, signedOut }) {
+    this.base = base;
+    this.csrfCookie = csrfCookie;
+    this.signedOut = signedOut;
+  }
+
+  threads(query = "", cursor = "") {
+    const search = new URLSearchParams();
+    if (query) search.set("query", query);
+    if (cursor) search.set("cursor", cursor);
+    return this.call("GET", `threads?${search}`);
+  }
+
+  thread(id) {
+    return this.call("GET", `threads/${encodeURIComponent(id)}`);
+  }
+
+  createThread(title) {
+    return this.call("POST", "threads", { title });
+  }
+
+  renameThread(id, title) {
+    return this.call("PATCH", `threads/${encodeURIComponent(id)}`, { title });
+  }
+
+  deleteThread(id) {
+    return this.call("DELETE", `threads/${encodeURIComponent(id)}`);
+  }
+
+  agents() {
+    return this.call("GET", "agents");
+  }
+
+  me() {
+    return this.call("GET", "me");
+  }
+
+  /** Raises Problem; `status` 0 means that no answer came at all. */
+  async call(method, path, body) {
+    const headers = { Accept: "application/json" };
+    if (method !== "GET") headers["X-CSRFToken"] = this.csrfToken();
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    let response;
+    try {
+      response = await fetch(this.base + path, {
+        method,
+        headers,
+        body: body === undefined ? undefined : JSON.stringify(body),
+        credentials: "same-origin",
+        cache: "no-store",
+        signal: AbortSignal.timeout(TIMEOUT_MS),
+      });
+    } catch {
+      throw new Problem(0, "unreachable", "The server could not be reached. Check your connection, then try again.");
+    }
+    if (response.ok) return response.status === 204 ? null : response.json();
+    const problem = await response.json().catch(() => ({}));
+    if (response.status === 401) this.signedOut();
+    throw new Problem(
+      response.status,
+      problem.code ?? "unknown",
+      problem.detail ?? problem.title ?? `The server answered with ${response.status}. Try again in a moment.`,
+      Number(response.headers.get("Retry-After")) || null,
+    );
+  }
+
+  csrfToken() {
+    const wanted = `${this.csrfCookie}=`;
+    const found = document.cookie.split("; ").find((cookie) => cookie.startsWith(wanted));
+    return found ? decodeURIComponent(found.slice(wanted.length)) : "";
+  }
+}

@@ -1,0 +1,105 @@
+// Where the user writes: Enter sends, drafts survive a reload, the chosen agent is remembered.
+
+import { h, setText } from "./dom.js";
+
+const encoder = new TextEncoder();
+
+export class Composer {
+  /** `owner` has submit(text, agent) and stop(). */
+  constructor({ memory, owner }) {
+    this.memory = memory;
+    this.owner = owner;
+    this.form = document.getElementById("composer");
+    this.field = document.getElementById("prompt");
+    this.problem = document.getElementById("prompt-problem");
+    this.send = document.getElementById("send");
+    this.stop = document.getElementById("stop");
+    this.picker = document.getElementById("agent");
+    this.place = "new"; // whose draft this is: a thread's id, or "new"
+    this.limit = null; // bytes of a message as JSON; unknown until the server says hello
+    this.field.addEventListener("input", () => this.changed());
+    this.field.addEventListener("keydown", (event) => this.pressed(event));
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.submit();
+    });
+    this.stop.addEventListener("click", () => {
+      owner.stop();
+      this.field.focus();
+    });
+    this.picker.addEventListener("change", () => this.memory.set("agent", this.picker.value));
+  }
+
+  get agent() {
+    return this.picker.value || null;
+  }
+
+  /** Write in another conversation: its own draft comes back. */
+  moveTo(place) {
+    this.place = place;
+    this.field.value = this.memory.get(`draft:${place}`, "");
+    this.changed();
+  }
+
+  /** The draft went out as a message. */
+  sent() {
+    this.field.value = "";
+    this.changed();
+  }
+
+  offer(agents) {
+    this.picker.replaceChildren(...agents.map(({ name, title }) => h("option", { value: name }, title ?? name)));
+    this.picker.hidden = agents.length < 2;
+    this.choose(this.memory.get("agent"));
+  }
+
+  choose(name) {
+    if (![...this.picker.options].some((option) => option.value === name)) return;
+    this.picker.value = name;
+    this.memory.set("agent", name);
+  }
+
+  /** `answering`: there is something to stop. */
+  show({ answering, blocked }) {
+    this.stop.hidden = !answering;
+    this.blocked = blocked;
+    this.field.disabled = blocked;
+    this.judge();
+  }
+
+  pressed(event) {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    this.submit();
+  }
+
+  submit() {
+    const text = this.field.value.trim();
+    if (!text || this.send.disabled) return;
+    this.owner.submit(text.toWellFormed?.() ?? text, this.agent);
+  }
+
+  changed() {
+    this.memory.set(`draft:${this.place}`, this.field.value);
+    this.fit();
+    this.judge();
+  }
+
+  /** Browsers that know field-sizing need no help. */
+  fit() {
+    if (CSS.supports("field-sizing", "content")) return;
+    this.field.style.height = "auto";
+    this.field.style.height = `${this.field.scrollHeight}px`;
+  }
+
+  judge() {
+    const text = this.field.value;
+    const bytes = this.limit !== null && text.length * 2 > this.limit / 3 ? encoder.encode(JSON.stringify(text)).length : 0;
+    const tooLong = this.limit !== null && bytes > this.limit;
+    this.send.disabled = Boolean(this.blocked) || tooLong || !text.trim();
+    this.field.setAttribute("aria-invalid", String(tooLong));
+    setText(this.problem, tooLong ? `The message has ${kib(bytes)} KiB; at most ${kib(this.limit)} KiB can be sent. Shorten it.` : "");
+  }
+}
+
+const kib = (bytes) => Math.ceil(bytes / 1024);

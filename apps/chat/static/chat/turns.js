@@ -1,0 +1,215 @@
+// One thread as turns: a prompt and the answer to it, one turn a run. Pure: no document, no clock, no network.
+//
+// A conversation is made from a snapshot and moved on by events, and comes to the same whichever of the two told it what
+// happened; the server's projection follows the same rules. `apply` is total: an event that it does not know, or that
+// makes no sense here, changes nothing.
+
+export const Status = {
+  QUEUED: "queued", RUNNING: "running", WAITING: "waiting", SUCCEEDED: "succeeded", FAILED: "failed",
+  CANCELLED: "cancelled", TIMED_OUT: "timed_out", INTERRUPTED: "interrupted",
+};
+const STATUS_OF_ERROR = { timeout: Status.TIMED_OUT, interrupted: Status.INTERRUPTED };
+const STATUS_OF_OUTCOME = { cancelled: Status.CANCELLED, interrupt: Status.WAITING };
+
+export const isActive = (turn) => turn.status === Status.QUEUED || turn.status === Status.RUNNING;
+export const isTerminal = (event) => event.type === "RUN_FINISHED" || event.type === "RUN_ERROR";
+
+export class Conversation {
+  constructor(threadId) {
+    this.threadId = threadId;
+    this.turns = new Map(); // run id -> turn, in the order in which the runs were asked for
+  }
+
+  /** What `GET /api/threads/{id}` tells. */
+  static fromSnapshot(snapshot) {
+    const conversation = new Conversation(snapshot.thread.id);
+    for (const run of snapshot.runs) {
+      Object.assign(conversation.turn(run.id), { status: run.status, agent: run.agent, errorCode: run.error_code });
+    }
+    for (const message of snapshot.messages) conversation.hold(message);
+    return conversation;
+  }
+
+  /** The turn of a run, made when it is heard of for the first time. */
+  turn(runId) {
+    let turn = this.turns.get(runId);
+    if (turn === undefined) {
+      turn = {
+        runId, status: Status.QUEUED, place: null, agent: null, errorCode: null, reason: null,
+        prompt: null, // {id, text}; none where a run answers a prompt of another turn again
+        answers: new Map(), // message id -> its items: text, reasoning, calls, sub-agents
+        newest: null, // id of the answer that was begun last
+      };
+      this.turns.set(runId, turn);
+    }
+    return turn;
+  }
+
+  /** The turn that Stop means: the one that answers now, else the one that waits longest. */
+  get activeTurn() {
+    let waiting = null;
+    for (const turn of this.turns.values()) {
+      if (turn.status === Status.RUNNING) return turn;
+      if (turn.status === Status.QUEUED) waiting ??= turn;
+    }
+    return waiting;
+  }
+
+  /** This tab's own message was admitted; the run's events may have come before this reply, or come after it. */
+  admitted({ runId, messageId, text, place, agent }) {
+    const known = this.turns.has(runId);
+    const turn = this.turn(runId);
+    turn.agent ??= agent;
+    if (!known) turn.place = place;
+    if (text !== null) this.ask(turn, { id: messageId, text });
+  }
+
+  /** Take one entry of this thread. True if something changed. */
+  apply({ run_id: runId, event }) {
+    if (event.type === "CUSTOM") return event.name === "turnout.run.queued" && this.queued(runId, event.value);
+    const turn = this.turns.get(runId);
+    const step = STEPS[event.type];
+    if (turn === undefined || step === undefined) return false;
+    step(turn, event);
+    return true;
+  }
+
+  queued(runId, value) {
+    if (!runId || (!value.message && !this.turns.has(runId))) return false;
+    const turn = this.turn(runId);
+    if (turn.status !== Status.QUEUED) return false;
+    turn.place = value.place ?? null;
+    turn.agent ??= value.agent ?? null;
+    if (value.message) this.ask(turn, { id: value.message.id, text: textOf(value.message.content) });
+    return true;
+  }
+
+  ask(turn, prompt) {
+    for (const other of this.turns.values()) if (other.prompt?.id === prompt.id) return;
+    turn.prompt = prompt;
+  }
+
+  hold(message) {
+    const turn = this.turn(message.run_id);
+    if (message.role === "user") {
+      this.ask(turn, { id: message.id, text: message.text });
+      return;
+    }
+    const items = answer(turn, message.id);
+    const spoken = { text: message.text, whole: true, complete: message.complete };
+    const isPlaced = message.parts.some((part) => part.type === "text");
+    if (!isPlaced && (message.text || !message.parts.length)) add(items, "text", message.id, spoken);
+    for (const part of message.parts) {
+      if (part.type === "text") add(items, "text", message.id, spoken);
+      else add(items, part.type, part.id, part);
+    }
+  }
+}
+
+/** The items of a turn in the order in which they are read. */
+export function itemsOf(turn) {
+  return [...turn.answers.values()].flatMap((items) => [...items.values()]);
+}
+
+/** The turn's own words, as one text to copy. */
+export function spokenBy(turn) {
+  return itemsOf(turn).filter((item) => item.kind === "text").map((item) => item.text).join("\n\n");
+}
+
+export function textItem(turn, messageId) {
+  return turn.answers.get(messageId)?.get(`text:${messageId}`);
+}
+
+/** The answer's items; the answer is begun if it is new. */
+function answer(turn, id) {
+  if (!turn.answers.has(id)) turn.answers.set(id, new Map());
+  turn.newest = id;
+  return turn.answers.get(id);
+}
+
+function add(items, kind, id, values) {
+  const key = `${kind}:${id}`;
+  if (!items.has(key)) items.set(key, { key, kind, id, complete: false });
+  return Object.assign(items.get(key), values, { kind, id });
+}
+
+/** A part belongs to the answer that is named, else to the newest, else it begins an answer. */
+function addPart(turn, home, kind, id, values) {
+  const items = turn.answers.get(home) ?? turn.answers.get(turn.newest) ?? answer(turn, home);
+  add(items, kind, id, values);
+}
+
+/** Calls `change` with the item of this kind and id, if it goes on. */
+function amend(turn, kind, id, change) {
+  for (const items of turn.answers.values()) {
+    const item = items.get(`${kind}:${id}`);
+    if (item !== undefined && !item.complete) change(item);
+  }
+}
+
+function close(turn) {
+  turn.place = null;
+  for (const item of itemsOf(turn)) item.complete = true;
+}
+
+const STEPS = {
+  RUN_STARTED(turn) {
+    turn.status = Status.RUNNING;
+    turn.place = null;
+  },
+  RUN_FINISHED(turn, event) {
+    turn.status = STATUS_OF_OUTCOME[event.outcome?.type] ?? Status.SUCCEEDED;
+    close(turn);
+  },
+  RUN_ERROR(turn, event) {
+    turn.errorCode = event.code ?? "agent_error";
+    turn.reason = event.message;
+    turn.status = STATUS_OF_ERROR[event.code] ?? Status.FAILED;
+    close(turn);
+  },
+  TEXT_MESSAGE_START(turn, { messageId }) {
+    const items = answer(turn, messageId);
+    if (items.has(`text:${messageId}`)) items.get(`text:${messageId}`).complete = false;
+    else add(items, "text", messageId, { text: "", whole: true });
+  },
+  TEXT_MESSAGE_CONTENT(turn, { messageId, delta }) {
+    amend(turn, "text", messageId, (item) => { item.text += delta; });
+  },
+  TEXT_MESSAGE_END(turn, { messageId }) {
+    amend(turn, "text", messageId, (item) => { item.complete = true; });
+  },
+  REASONING_MESSAGE_START(turn, { messageId }) {
+    addPart(turn, messageId, "reasoning", messageId, { text: "" });
+  },
+  REASONING_MESSAGE_CONTENT(turn, { messageId, delta }) {
+    amend(turn, "reasoning", messageId, (item) => { item.text += delta; });
+  },
+  REASONING_MESSAGE_END(turn, { messageId }) {
+    amend(turn, "reasoning", messageId, (item) => { item.complete = true; });
+  },
+  TOOL_CALL_START(turn, { toolCallId, toolCallName, parentMessageId }) {
+    addPart(turn, parentMessageId ?? toolCallId, "tool_call", toolCallId, { name: toolCallName, arguments: "", result: null });
+  },
+  TOOL_CALL_ARGS(turn, { toolCallId, delta }) {
+    amend(turn, "tool_call", toolCallId, (item) => { item.arguments += delta; });
+  },
+  TOOL_CALL_RESULT(turn, { toolCallId, content }) {
+    amend(turn, "tool_call", toolCallId, (item) => { Object.assign(item, { result: textOf(content), complete: true }); });
+  },
+  SUBAGENT_STARTED(turn, { subagentRunId, name }) {
+    addPart(turn, subagentRunId, "subagent", subagentRunId, { name, status: "running" });
+  },
+  SUBAGENT_FINISHED(turn, { subagentRunId, outcome }) {
+    amend(turn, "subagent", subagentRunId, (item) => {
+      Object.assign(item, { status: outcome?.type ?? "success", complete: true });
+    });
+  },
+  SUBAGENT_ERROR(turn, { subagentRunId }) {
+    amend(turn, "subagent", subagentRunId, (item) => { Object.assign(item, { status: "failed", complete: true }); });
+  },
+};
+
+/** AG-UI content is text, or a list of parts; a result that is no text is shown as its JSON. */
+function textOf(content) {
+  return typeof content === "string" ? content : JSON.stringify(content ?? "");
+}
