@@ -9,9 +9,9 @@ cascade from it.
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Self
+from typing import Any, Final, NoReturn, Self
 
-from django.db import models
+from django.db import connection, models
 from django.utils import timezone
 
 from apps.vocabulary import ID_LENGTH, ErrorCode, MessageId, Refusal, RunId, ThreadId, UserId, new_id
@@ -25,11 +25,16 @@ COMMAND_ID_LENGTH: Final = 64  # characters
 _KEY: Final = re.compile(r"[!-~]{1,128}", re.ASCII)
 
 
+def not_found() -> NoReturn:
+    """Raises Refusal(not_found): what is asked for does not exist, or is another user's. Nobody says which."""
+    raise Refusal(ErrorCode.NOT_FOUND, "there is no such thing, or it is not yours")
+
+
 @dataclass(frozen=True, slots=True)
-class Owned[Row: models.Model]:
+class Owned[Row: models.Model, Rows: models.QuerySet[Any]]:
     """The rows of one user: `rows` to filter further, `get` and `lock` for one of them."""
 
-    rows: "models.QuerySet[Row]"
+    rows: Rows
     key_field: str
 
     def get(self, key: str) -> Row:
@@ -40,17 +45,15 @@ class Owned[Row: models.Model]:
         """As `get`, and the row stays locked until the transaction ends (on SQLite all is locked anyway)."""
         return self._one(self.rows.select_for_update(no_key=True), key)
 
-    def _one(self, rows: "models.QuerySet[Row]", key: str) -> Row:
+    def _one(self, rows: models.QuerySet[Row], key: str) -> Row:
         row = rows.filter(**{self.key_field: key}).first() if _KEY.fullmatch(key) else None
-        if row is None:
-            raise Refusal(ErrorCode.NOT_FOUND, "there is no such thing, or it is not yours")
-        return row
+        return not_found() if row is None else row
 
 
 class ThreadQuerySet(models.QuerySet["Thread"]):
     """Threads of all users."""
 
-    def owned(self, user_id: UserId) -> "Owned[Thread]":
+    def owned(self, user_id: UserId) -> "Owned[Thread, ThreadQuerySet]":
         """The door to one user's threads."""
         return Owned(self.filter(user_id=user_id), "id")
 
@@ -79,7 +82,7 @@ class Thread(models.Model):
     objects = ThreadQuerySet.as_manager()
 
     class Meta:
-        indexes = [models.Index(fields=["user_id", "-id"], name="chat_thread_newest")]
+        indexes = (models.Index(fields=["user_id", "-id"], name="chat_thread_newest"),)
 
     def __str__(self) -> str:
         return f"thread {self.id}"
@@ -88,7 +91,7 @@ class Thread(models.Model):
 class MessageQuerySet(models.QuerySet["Message"]):
     """Messages of all users."""
 
-    def owned(self, user_id: UserId) -> "Owned[Message]":
+    def owned(self, user_id: UserId) -> "Owned[Message, MessageQuerySet]":
         """The door to one user's messages, by the id that events and snapshots call them."""
         return Owned(self.filter(user_id=user_id).order_by("pk"), "message_id")
 
@@ -96,9 +99,9 @@ class MessageQuerySet(models.QuerySet["Message"]):
         """As a snapshot lists them: by when they began, and within a run by their place in it."""
         return self.order_by("created_at", "run_id", "place")
 
-    def follow(self, run_id: RunId, last: MessageId) -> None:
+    def follow(self, user_id: UserId, run_id: RunId, last: MessageId) -> None:
         """Let the messages that wait for the end of a run come after its last answer."""
-        self.filter(after_run_id=run_id).update(parent_id=last)
+        self.filter(user_id=user_id, after_run_id=run_id).update(parent_id=last)
 
 
 class Message(models.Model):
@@ -128,8 +131,8 @@ class Message(models.Model):
     objects = MessageQuerySet.as_manager()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["run_id", "message_id"], name="chat_message_place")]
-        indexes = [
+        constraints = (models.UniqueConstraint(fields=["run_id", "message_id"], name="chat_message_place"),)
+        indexes = (
             models.Index(fields=["thread", "created_at"], name="chat_message_thread"),
             models.Index(fields=["user_id", "message_id"], name="chat_message_owned"),
             models.Index(
@@ -137,10 +140,44 @@ class Message(models.Model):
                 name="chat_message_after",
                 condition=~models.Q(after_run_id=""),
             ),
-        ]
+        )
 
     def __str__(self) -> str:
         return f"message {self.message_id} of thread {self.thread_id}"
+
+
+class CommandReceiptQuerySet(models.QuerySet["CommandReceipt"]):
+    """Receipts of all users."""
+
+    def claim(
+        self, user_id: UserId, command_id: str, digest: str, forgotten_before: datetime
+    ) -> "CommandReceipt | None":
+        """Take this command id for the caller's transaction; None when it is now the caller's to act.
+
+        Otherwise the receipt of whoever acted on it. Waits for a transaction that has the id and has not ended.
+        """
+        now = timezone.now()
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO chat_commandreceipt (user_id, command_id, digest, reply, at)"
+                " VALUES (%s, %s, %s, '', %s) ON CONFLICT (user_id, command_id) DO NOTHING",
+                (user_id, command_id, digest, connection.ops.adapt_datetimefield_value(now)),
+            )
+            if cursor.rowcount:
+                return None
+        receipt = self.select_for_update(no_key=True).get(user_id=user_id, command_id=command_id)
+        if receipt.at >= forgotten_before:
+            return receipt
+        self.filter(pk=receipt.pk).update(digest=digest, reply="", at=now)
+        return None
+
+    def remember(self, user_id: UserId, command_id: str, reply: str) -> None:
+        """Keep the answer that the command was given."""
+        self.filter(user_id=user_id, command_id=command_id).update(reply=reply)
+
+    def forget(self, before: datetime) -> None:
+        """Delete those that are too old to answer a repeated command."""
+        self.filter(at__lt=before).delete()
 
 
 class CommandReceipt(models.Model):
@@ -153,12 +190,14 @@ class CommandReceipt(models.Model):
     user_id = models.BigIntegerField()
     command_id = models.CharField(max_length=COMMAND_ID_LENGTH)
     digest = models.CharField(max_length=64, help_text="SHA-256 of the command's content")
-    reply = models.JSONField(default=dict, help_text="the result or the error, as it was sent")
+    reply = models.TextField(blank=True, help_text="the reply frame, as it was sent")
     at = models.DateTimeField(default=timezone.now)
 
+    objects = CommandReceiptQuerySet.as_manager()
+
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["user_id", "command_id"], name="chat_receipt_once")]
-        indexes = [models.Index(fields=["at"], name="chat_receipt_age")]
+        constraints = (models.UniqueConstraint(fields=["user_id", "command_id"], name="chat_receipt_once"),)
+        indexes = (models.Index(fields=["at"], name="chat_receipt_age"),)
 
     def __str__(self) -> str:
         return f"receipt of command {self.command_id}"
@@ -167,7 +206,7 @@ class CommandReceipt(models.Model):
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
     """Bearer tokens of all users."""
 
-    def owned(self, user_id: UserId) -> "Owned[ApiToken]":
+    def owned(self, user_id: UserId) -> "Owned[ApiToken, ApiTokenQuerySet]":
         """The door to one user's tokens, by the hash."""
         return Owned(self.filter(user_id=user_id), "token_hash")
 
@@ -192,7 +231,7 @@ class ApiToken(models.Model):
 
     class Meta:
         verbose_name = "API token"
-        indexes = [models.Index(fields=["user_id"], name="chat_token_owner")]
+        indexes = (models.Index(fields=["user_id"], name="chat_token_owner"),)
 
     def __str__(self) -> str:
         return f"token {self.name or self.pk} of user {self.user_id}"

@@ -141,6 +141,26 @@ class ThreadView:
         answers = [row for row in self.messages.values() if row.run_id == run_id and row.place > 0]
         return sorted(answers, key=lambda row: row.place)
 
+    def find(self, message_id: MessageId) -> MessageView | None:
+        """The message of this id; of two that an agent gave one id, the later."""
+        found = [row for row in self.messages.values() if row.message_id == message_id]
+        return max(found, key=_order, default=None)
+
+    def end_of(self, message: MessageView) -> MessageView:
+        """The end of the branch that goes on from this message, by its newest child each time."""
+        newest_child = {row.parent_id: row for row in self.in_order()}
+        while (child := newest_child.pop(message.message_id, None)) is not None:
+            message = child
+        return message
+
+    def going_on_after(self, message: MessageView) -> RunView | None:
+        """The open run whose answers follow this message, if there is one."""
+        runs = [run for run in self.runs.values() if not run.settled and run.status in OPEN]
+        if message.role != "user":
+            return next((run for run in runs if run.run_id == message.run_id), None)
+        following = [run for run in runs if run.message_id == message.message_id]
+        return max(following, key=lambda run: run.run_id, default=None)
+
     def as_json(self) -> dict[str, Any]:
         """As a snapshot holds it, without position and times of the thread."""
         return {
@@ -356,6 +376,10 @@ def bounded_id(any_id: str) -> MessageId:
     if len(any_id) > MESSAGE_ID_LENGTH:
         return MessageId(hashlib.sha256(any_id.encode()).hexdigest())
     return MessageId(any_id)
+
+
+def _order(row: MessageView) -> tuple[str, RunId, int]:
+    return row.created_at, row.run_id, row.place
 
 
 def _joined(part: Json) -> dict[str, Any]:
