@@ -90,7 +90,7 @@ def _bearer_token(authorization: str | None) -> str | None:
     """The token of a bearer header; None for other schemes, which are for a proxy in front of us."""
     if authorization is None or _SAYS_BEARER.search(authorization) is None:
         return None
-    match = _BEARER.fullmatch(authorization.strip())
+    match = _BEARER.fullmatch(authorization.strip(" \t"))
     if match is None:
         raise HandshakeRefused("the Authorization header is not one bearer token")
     return match[1]
