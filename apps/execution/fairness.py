@@ -68,13 +68,11 @@ def places_behind(user_id: UserId, ordinals: Iterable[int]) -> list[LogEntry]:
     """The new places of this user's queued runs, those that changed because the runs with `ordinals` left the
     queue.
     """
-    left = sorted(ordinals)
+    left = min(ordinals, default=None)
+    if left is None:
+        return []
     waiting = Run.objects.owned(user_id).queued().order_by("ordinal")
-    return [
-        queued(run.thread, run.run_id, place)
-        for place, run in enumerate(waiting, start=1)
-        if left and run.ordinal > left[0]
-    ]
+    return [queued(run.thread, run.run_id, place) for place, run in enumerate(waiting, start=1) if run.ordinal > left]
 
 
 def _can_skip_locked() -> bool:

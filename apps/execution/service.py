@@ -9,6 +9,7 @@ calls `lock_user` before.
 import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -22,7 +23,6 @@ from apps.execution.fairness import ClaimedRun
 from apps.execution.limits import RunLimits
 from apps.execution.models import Run, UserBudget
 from apps.execution.recovery import Recovery
-from apps.execution.settlement import Settlement
 from apps.execution.states import RunStatus
 from apps.execution.tasks import cancel_run, wake_executor
 from apps.realtime.commit import Participant
@@ -57,7 +57,6 @@ class RunService:
         self._choose_paths = choose_paths
         self._known_agents = tuple(known_agents)
         self._fold = fold
-        self._settlement = Settlement()
         self._recovery = Recovery(log, fold)
 
     # -- commands; inside the caller's transaction
@@ -76,13 +75,12 @@ class RunService:
         with transaction.atomic():  # a savepoint: a refusal takes back what was sent away for the new run
             admission.check_retry(user_id, request)
             sent_away = admission.check_thread(user_id, request)
-            entries = self._cancel_all(budget, sent_away)
+            leaving = self._cancel_all(budget, sent_away)
             admission.check_bounds(budget, self._limits)
             run = admission.insert_run(identity, request, budget)
             place = Run.objects.owned(user_id).queued().filter(ordinal__lt=run.ordinal).count() + 1
             self._log.open_run(user_id, run.run_id, run.thread)
-            entries.append(lifecycle.queued(run.thread, run.run_id, place, run.message))
-            self._log.append(user_id, entries)
+            self._tell(user_id, leaving, [lifecycle.queued(run.thread, run.run_id, place, run.message)])
         transaction.on_commit(wake_executor.enqueue, robust=True)
         return Admission(run.run_id, place, tuple(gone.run_id for gone in sent_away))
 
@@ -94,18 +92,14 @@ class RunService:
         run = self._get(user_id, run_id)
         if not RunStatus(run.status).is_open:
             raise Refusal(ErrorCode.RUN_FINISHED, f"the run has ended: it is {run.status}")
-        entries = self._cancel_all(budget, [run])
-        if entries:
-            self._log.append(user_id, entries)
+        self._tell(user_id, self._cancel_all(budget, [run]))
         return "cancelling" if run.status == RunStatus.RUNNING else "cancelled"
 
     def cancel_in_thread(self, user_id: UserId, thread_id: ThreadId) -> tuple[RunId, ...]:
         """Cancel all of a thread's open runs (for deleting it) and return their ids."""
         budget = self.lock_user(user_id)
         runs = list(Run.objects.owned(user_id).open().filter(thread_id=thread_id).order_by("ordinal"))
-        entries = self._cancel_all(budget, runs)
-        if entries:
-            self._log.append(user_id, entries)
+        self._tell(user_id, self._cancel_all(budget, runs))
         return tuple(run.run_id for run in runs)
 
     # -- questions
@@ -202,41 +196,54 @@ class RunService:
         lease = RunLease(run.run_id, run.thread, run.owner, run.fence, logged)
         return ClaimedRun(lease, identity, run, paths)
 
-    def _cancel_all(self, budget: UserBudget, runs: Sequence[Run]) -> list[LogEntry]:
-        entries: list[LogEntry] = []
-        left_queue: list[int] = []
+    def _cancel_all(self, budget: UserBudget, runs: Sequence[Run]) -> "_Leaving":
+        queued = [run for run in runs if run.status == RunStatus.QUEUED]
+        ended = [_ended(run, lifecycle.cancelled(run.thread, run.run_id, TokenCount())) for run in queued]
+        self._fold.lock(ended)
         for run in runs:
-            match RunStatus(run.status):
-                case RunStatus.RUNNING:
-                    self._ask_to_stop(run)
-                case RunStatus.QUEUED:
-                    entries += self._end_queued(budget, run)
-                    left_queue.append(run.ordinal)
-                case _:
-                    # A waiting run has its terminal event; closing its interrupts is the act of whoever keeps
-                    # those.
-                    self._leave_queue(budget, run, RunStatus.CANCELLED)
-        if left_queue:
-            entries += fairness.places_behind(UserId(budget.user_id), left_queue)
-        return entries
+            if run.status == RunStatus.RUNNING:
+                self._ask_to_stop(run)
+            else:
+                # A waiting run has its terminal event; closing its interrupts is the act of whoever keeps those.
+                self._leave_queue(budget, run, RunStatus.CANCELLED)
+        for run in queued:
+            self._log.close_run(run.owner, run.run_id)
+        entries = [entry for run in queued for entry in _cancelled_in_queue(run)]
+        entries += fairness.places_behind(UserId(budget.user_id), [run.ordinal for run in queued])
+        return _Leaving(entries, ended)
+
+    def _tell(self, user_id: UserId, leaving: "_Leaving", more: Iterable[LogEntry] = ()) -> None:
+        entries = [*leaving.entries, *more]
+        if entries:
+            self._log.append(user_id, entries)
+        if leaving.ended:
+            self._fold.write(leaving.ended)
 
     def _ask_to_stop(self, run: Run) -> None:
         Run.objects.filter(pk=run.pk).update(cancel_requested=True)
         self._log.request_cancel(run.owner, run.run_id)
         transaction.on_commit(partial(cancel_run.enqueue, run.id), robust=True)
 
-    def _end_queued(self, budget: UserBudget, run: Run) -> list[LogEntry]:
-        ending = lifecycle.cancelled(run.thread, run.run_id, TokenCount())
-        ended = EndedRun(run.run_id, run.thread, run.owner, run.fence, ending.status, ending.usage, None)
-        self._fold.lock([ended])
-        self._leave_queue(budget, run, RunStatus.CANCELLED)
-        self._log.close_run(run.owner, run.run_id)
-        self._fold.write([ended])
-        started = lifecycle.started(run.thread, run.run_id, run.message, run.parent)
-        return [LogEntry(event, run.thread, run.run_id) for event in (started, ending.event)]
-
     def _leave_queue(self, budget: UserBudget, run: Run, to: RunStatus) -> None:
         before = RunStatus(run.status)
         run.move(to, ended_at=timezone.now())
         budget.count_move(before, to)
         budget.save(update_fields=["queued", "waiting", "turn_at"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """What is to be told of queued runs that were cancelled: to tabs, and to whoever folds."""
+
+    entries: Sequence[LogEntry]
+    ended: Sequence[EndedRun]
+
+
+def _ended(run: Run, ending: Ending) -> EndedRun:
+    return EndedRun(run.run_id, run.thread, run.owner, run.fence, ending.status, ending.usage, ending.error_code)
+
+
+def _cancelled_in_queue(run: Run) -> list[LogEntry]:
+    begun = lifecycle.started(run.thread, run.run_id, run.message, run.parent)
+    ending = lifecycle.cancelled(run.thread, run.run_id, TokenCount())
+    return [LogEntry(event, run.thread, run.run_id) for event in (begun, ending.event)]
