@@ -5,11 +5,12 @@ watched, is never accused of being between two states. What processes hold is kn
 the audit says how old those are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.db.models import Count, Exists, IntegerField, Min, Model, OuterRef, Q, QuerySet, Subquery
@@ -27,6 +28,7 @@ from apps.operations.census import held
 from apps.operations.models import ProcessReport
 from apps.realtime.log import EventLog
 from apps.realtime.models import RunLedger, Segment, Stream
+from apps.realtime.retention import REMOVED, blank_segments
 from apps.vocabulary import RunId, UserId
 
 COUNTED = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)
@@ -64,6 +66,7 @@ class Cleanup:
                 Check("Budgets count their runs", self._wrong_budgets, FIX, self._recount_budgets),
                 Check("Command receipts expire", self._old_receipts, FIX, self._delete_receipts),
                 Check("Tokens expire", self._old_tokens, FIX, self._delete_tokens),
+                Check("Deleted threads are blanked", self._unblanked_threads, FIX, self._blank_threads),
                 Check("Deleted users left nothing", self._rows_of_nobody, FIX, self._delete_rows_of_nobody),
             ),
         )
@@ -154,17 +157,17 @@ class Cleanup:
 
     # -- what expires
 
-    def _expired_receipts(self) -> QuerySet[CommandReceipt]:
-        return CommandReceipt.objects.filter(at__lt=timezone.now() - timedelta(hours=self._limits.receipt_hours))
+    def _forgotten_before(self) -> datetime:
+        return timezone.now() - timedelta(hours=self._limits.receipt_hours)
 
     def _old_receipts(self) -> Tally:
         tally = Tally("receipts", seen=CommandReceipt.objects.count())
-        for receipt in self._expired_receipts().order_by("at"):
+        for receipt in CommandReceipt.objects.filter(at__lt=self._forgotten_before()).order_by("at"):
             tally.add_wrong(f"{receipt} of user {receipt.user_id}, {_moment(receipt.at)}")
         return tally
 
     def _delete_receipts(self) -> None:
-        self._expired_receipts().delete()
+        CommandReceipt.objects.all().forget(self._forgotten_before())
 
     def _old_tokens(self) -> Tally:
         tally = Tally("tokens", seen=ApiToken.objects.count())
@@ -175,7 +178,23 @@ class Cleanup:
     def _delete_tokens(self) -> None:
         _ended_tokens().delete()
 
-    # -- what deleted users left
+    # -- what is deleted
+
+    def _unblanked_threads(self) -> Tally:
+        tally = Tally("deleted threads")
+        for user_id, thread_id in _deleted_threads():
+            tally.seen += 1
+            if unblanked := sum(map(_is_left, _entries_of(user_id, thread_id))):
+                tally.add_wrong(f"{unblanked} events of thread {thread_id} of user {user_id}")
+        return tally
+
+    def _blank_threads(self) -> None:
+        for user_id, thread_id in _deleted_threads():
+            with transaction.atomic():
+                blank_segments(
+                    _rows_naming(user_id, thread_id),
+                    lambda entry, of=thread_id: entry["thread_id"] == of and _is_left(entry),
+                )
 
     def _rows_of_nobody(self) -> Tally:
         kinds = _rows_of_nobody()
@@ -238,6 +257,29 @@ def _count_of(status: RunStatus) -> Coalesce:
 
 def _ended_tokens() -> QuerySet[ApiToken]:
     return ApiToken.objects.filter(Q(expires_at__lte=timezone.now()) | Q(revoked_at__isnull=False))
+
+
+def _deleted_threads() -> list[tuple[int, str]]:
+    """Threads that are gone and in which nothing runs any more: what a run says to its end is blanked with its end."""
+    ledgers = RunLedger.objects.order_by("user_id", "thread_id")
+    gone = ledgers.filter(~Exists(Thread.objects.filter(pk=OuterRef("thread_id"))))
+    at_work = RunLedger.objects.filter(thread_id=OuterRef("thread_id"), is_open=True)
+    return list(gone.filter(~Exists(at_work)).values_list("user_id", "thread_id").distinct())
+
+
+def _rows_naming(user_id: int, thread_id: str) -> QuerySet[Segment]:
+    return Segment.objects.filter(user_id=user_id, payload__contains=thread_id).order_by("first_seq")
+
+
+def _entries_of(user_id: int, thread_id: str) -> Iterator[Mapping[str, Any]]:
+    for row in _rows_naming(user_id, thread_id).iterator(chunk_size=64):
+        yield from (entry for entry in orjson.loads(row.payload) if entry["thread_id"] == thread_id)
+
+
+def _is_left(entry: Mapping[str, Any]) -> bool:
+    """Something of a deleted thread that still says what was in it; that it was deleted must be told."""
+    event = entry["event"]
+    return event != REMOVED and not (event["type"] == "CUSTOM" and event["name"] == "turnout.thread.deleted")
 
 
 def _rows_of_nobody() -> Mapping[str, QuerySet[Any]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import orjson
 
 from apps.realtime.models import Segment, Stream
+from apps.realtime.retention import REMOVED
 from apps.realtime.segments import next_tag
 
 CHUNK = 500  # rows read at once
@@ -83,5 +84,4 @@ def _links(user_id: int, head: int) -> Iterable[Link]:
 
 
 def _blanked(payload: str) -> bool:
-    events = [entry["event"] for entry in orjson.loads(payload)]
-    return any(event["type"] == "CUSTOM" and event["name"] == "turnout.removed" for event in events)
+    return any(entry["event"] == REMOVED for entry in orjson.loads(payload))

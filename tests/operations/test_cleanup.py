@@ -3,16 +3,18 @@
 from datetime import timedelta
 
 import pytest
+from ag_ui.core import CustomEvent
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.chat.models import ApiToken, CommandReceipt, Message
+from apps.chat.models import ApiToken, CommandReceipt, Message, Thread
 from apps.execution.models import Run, UserBudget
 from apps.operations.cleanup import Cleanup, CleanupLimits
 from apps.operations.models import ProcessReport
 from apps.realtime.models import RunLedger, Segment, Stream
+from apps.realtime.values import LogEntry
 from tests.operations.world import World
 
 pytestmark = pytest.mark.django_db
@@ -193,6 +195,24 @@ def test_expired_and_revoked_tokens_go_and_valid_ones_stay(audit, ann):
         )
     breaks_and_is_fixed(audit, "Tokens expire", "2 of 4 tokens")
     assert {token.name for token in ApiToken.objects.all()} == {"for ever", "valid"}
+
+
+def test_a_deleted_thread_leaves_nothing_but_the_word_that_it_is_gone(world, audit, ann):
+    run, other = world.ended(ann), world.ended(ann)
+    deleted = CustomEvent(name="turnout.thread.deleted", value={"id": run.thread_id})
+    world.log.append(ann.user_id, [LogEntry(deleted, run.thread)])
+    Thread.objects.filter(pk=run.thread_id).delete()
+    breaks_and_is_fixed(audit, "Deleted threads are blanked", f"events of thread {run.thread_id} of user {ann.user_id}")
+    assert all(event["name"] == "turnout.removed" for event in world.log.read_run(ann.user_id, run.pk))
+    assert "RUN_STARTED" in {event["type"] for event in world.log.read_run(ann.user_id, other.pk)}
+    assert "turnout.thread.deleted" in "".join(row.payload for row in Segment.objects.all())
+
+
+def test_what_still_runs_in_a_deleted_thread_is_not_accused(world, audit, ann):
+    world.process()
+    run = world.running(ann)
+    Thread.objects.filter(pk=run.thread_id).delete()
+    assert broken(audit) == []
 
 
 def test_nothing_of_a_deleted_user_is_left_and_nothing_of_the_others_goes(world, audit, ann):

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.operations.streams import Ends, Link, chain_fault, first_fault
 from apps.realtime.models import GENESIS_TAG, Segment, Stream
+from apps.realtime.retention import REMOVED
 from apps.realtime.segments import SegmentLimits, cut_segments
 
 EPOCH = "00000000000000aa"
@@ -71,7 +73,7 @@ def test_a_row_that_holds_other_events_than_it_says_is_a_fault_even_with_a_right
 
 def test_a_blanked_row_keeps_its_tag_and_the_chain_goes_on_behind_it():
     ends, links = chain(6)
-    removed = '{"type":"CUSTOM","name":"turnout.removed","value":null}'
+    removed = orjson.dumps(REMOVED).decode()
     payload = ",".join(f'{{"seq":{seq},"thread_id":null,"run_id":null,"at":1.0,"event":{removed}}}' for seq in (3, 4))
     blanked = replace(links[1], payload=f"[{payload}]")
     assert first_fault(ends, [links[0], blanked, links[2]]) is None
