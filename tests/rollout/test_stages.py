@@ -107,7 +107,7 @@ def test_a_move_passes_exactly_when_the_table_says_so(now, to, by):
 
 
 def test_an_illegal_move_says_what_would_have_been_legal():
-    with pytest.raises(IllegalMove, match="from retired go to: on$"):
+    with pytest.raises(IllegalMove, match=r"from retired go to: on$"):
         check_move(Placement(Stage.RETIRED), Placement(Stage.OFF), MoverKind.PERSON)
 
 
