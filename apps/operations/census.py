@@ -3,6 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
+# Connections, runs and engines, and clean-ups that were given up and may still be at work. Threads and pools stay open
+# for the process, and totals only rise: neither is a leak.
+OPENED_FOR_A_USER = frozenset({"connections", "connected_users", "running", "live", "left_behind"})
+
 Census = Callable[[], Mapping[str, int]]
 
 
@@ -30,5 +34,5 @@ def census_of(**parts: Counted) -> Census:
 
 
 def held(counts: Mapping[str, int]) -> dict[str, int]:
-    """Those counts that stand for something open now: not the totals, and not what is at 0."""
-    return {name: number for name, number in counts.items() if number and not name.endswith("_total")}
+    """Those counts that stand for things opened for a user and not closed, by the last part of their names."""
+    return {name: number for name, number in counts.items() if number and name.rpartition(".")[2] in OPENED_FOR_A_USER}

@@ -8,6 +8,7 @@ the audit says how old those are.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import orjson
@@ -191,10 +192,7 @@ class Cleanup:
     def _blank_threads(self) -> None:
         for user_id, thread_id in _deleted_threads():
             with transaction.atomic():
-                blank_segments(
-                    _rows_naming(user_id, thread_id),
-                    lambda entry, of=thread_id: entry["thread_id"] == of and _is_left(entry),
-                )
+                blank_segments(_rows_naming(user_id, thread_id), partial(_is_left_of, thread_id))
 
     def _rows_of_nobody(self) -> Tally:
         kinds = _rows_of_nobody()
@@ -274,6 +272,10 @@ def _rows_naming(user_id: int, thread_id: str) -> QuerySet[Segment]:
 def _entries_of(user_id: int, thread_id: str) -> Iterator[Mapping[str, Any]]:
     for row in _rows_naming(user_id, thread_id).iterator(chunk_size=64):
         yield from (entry for entry in orjson.loads(row.payload) if entry["thread_id"] == thread_id)
+
+
+def _is_left_of(thread_id: str, entry: Mapping[str, Any]) -> bool:
+    return entry["thread_id"] == thread_id and _is_left(entry)
 
 
 def _is_left(entry: Mapping[str, Any]) -> bool:

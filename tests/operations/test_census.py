@@ -32,6 +32,12 @@ def test_whatever_has_a_census_can_be_counted():
     assert not isinstance(object(), Counted)
 
 
-def test_totals_and_zeros_are_not_held():
-    counts = {"pool.connections": 2, "pool.opened_total": 9, "executor.running": 0}
-    assert held(counts) == {"pool.connections": 2}
+def test_only_what_was_opened_for_a_user_is_held():
+    counts = {
+        "pool.connections": 2,
+        "pool.connections_opened_total": 9,
+        "executor.running": 0,
+        "engines.live": 1,
+        "database.threads": 8,
+    }
+    assert held(counts) == {"pool.connections": 2, "engines.live": 1}
