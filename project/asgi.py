@@ -6,7 +6,7 @@ served, and sockets and runs are refused with an error that names `serve`.
 """
 
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -21,7 +21,7 @@ from django.conf import settings  # noqa: E402 - apps must be loaded first
 from apps.chat.consumers import ChatConsumer  # noqa: E402
 from project.composition import Services, open_services  # noqa: E402
 
-Message = MutableMapping[str, Any]
+Message = Any  # a scope or message; each server and framework types them differently
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]

@@ -43,7 +43,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-class TurnoutServer(Server):
+class TurnoutServer(Server):  # type: ignore[misc]  # Daphne has no types
     """Daphne's server, which drains before it kills."""
 
     def __init__(

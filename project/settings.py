@@ -47,6 +47,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "servestatic",
     "channels",
     "waffle",
     "axes",
@@ -55,6 +56,7 @@ INSTALLED_APPS = [
     "apps.rollout",
     "apps.chat",
     "apps.operations",
+    "project",
 ]
 
 MIDDLEWARE = [

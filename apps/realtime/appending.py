@@ -1,8 +1,8 @@
 """Appending rows to streams inside a transaction that is already open: the one place that gives out `seq`.
 
 Two callers share it: the group commit, with many users at once, and services that append an event of their own in the
-transaction of the change it tells about. Both come here last, in the order of user ids: the stream is the last row in the
-lock order (budget, thread, run, ledger, stream).
+transaction of the change it tells about. Both come here last, in the order of user ids: the stream is the last row in
+the lock order (budget, thread, run, ledger, stream).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -37,9 +37,7 @@ class OwnerBridge:
 class WebSocketBridgeFactory:
     """Opens what connects users to the log: their sockets, and the bridge of one run. Holds no connection itself."""
 
-    def __init__(
-        self, pool: WebSocketConnectionPool, reader: PageReader, limits: ConnectionLimits
-    ) -> None:
+    def __init__(self, pool: WebSocketConnectionPool, reader: PageReader, limits: ConnectionLimits) -> None:
         self._pool = pool
         self._reader = reader
         self._limits = limits

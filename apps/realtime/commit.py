@@ -1,9 +1,9 @@
 """One group commit: the batches of many runs, for all users of a process, in one transaction. Synchronous.
 
-One conditional update a run is everything at once: `UPDATE ledger SET logged = logged + n WHERE run, user, fence = mine,
-logged = my base, open`. No row means: look again. `logged` already at base + n under my fence says that my commit won and
-only its answer was lost; anything else says that somebody else owns the run now. That is why a batch is frozen once it was
-handed over, and retried byte for byte.
+One conditional update a run is everything at once: `UPDATE ledger SET logged = logged + n WHERE run, user, fence =
+mine, logged = my base, open`. No row means: look again. `logged` already at base + n under my fence says that my
+commit won and only its answer was lost; anything else says that somebody else owns the run now. That is why a batch
+is frozen once it was handed over, and retried byte for byte.
 
 A batch that the database refuses is searched by halving, so that it fails its own run only.
 """
@@ -29,7 +29,7 @@ _COMPARE_AND_SWAP = """
 
 @dataclass(frozen=True, slots=True)
 class FrozenEvent:
-    """A checked, redacted, serialised event. `recipients` is None for the owner alone, as on every path but legacy's."""
+    """A checked, redacted, serialised event. `recipients` is None for the owner alone, as on all paths but legacy's."""
 
     entry: str
     size: int
@@ -119,8 +119,8 @@ class _LostTerminal(Exception):  # noqa: N818 - not an error: the reason to roll
 
 
 class Committer:
-    """Commits batches. `settle` writes the run and the budget, `fold` the message; `may_receive_leaks` filters the users
-    whom the old bridge may write to (nobody, where the legacy room is gone).
+    """Commits batches. `settle` writes the run and the budget, `fold` the message; `may_receive_leaks` filters the
+    users whom the old bridge may write to (nobody, where the legacy room is gone).
     """
 
     def __init__(
@@ -223,5 +223,5 @@ class Committer:
         assert event.recipients is not None
         if owner in event.recipients:
             mine.append(event.entry)
-        for stranger in sorted(self._may_receive_leaks(event.recipients - {owner})):
-            rows.append(Appended(stranger, [event.entry], leaked_from=owner))
+        strangers = sorted(self._may_receive_leaks(event.recipients - {owner}))
+        rows.extend(Appended(stranger, [event.entry], leaked_from=owner) for stranger in strangers)

@@ -42,7 +42,6 @@ class ConnectionLimits:
     heartbeat_s: float
     stall_timeout_s: float
     subscribe_timeout_s: float
-    reconnect_spread_ms: int
 
 
 class Membership(Protocol):
@@ -155,16 +154,15 @@ class UserWebSocketContext:
         self._emitter.committed(page)
 
     def hinted(self, head: int) -> None:
-        """This user's stream has reached `head`."""
+        """The user's stream has reached `head`."""
         self._emitter.hinted(head)
 
     def tick(self, now: float) -> None:
         """Ping in time; close a socket that neither progresses nor answers. `now` is monotonic, in seconds."""
         limits = self._limits
-        if not self.subscribed and now - self._opened_at > limits.subscribe_timeout_s:
-            if self._cursor.state is CursorState.NEW:
-                self.close(CloseCode.VIOLATION, "no subscribe in time; it is the first frame")
-                return
+        if self._cursor.state is CursorState.NEW and now - self._opened_at > limits.subscribe_timeout_s:
+            self.close(CloseCode.VIOLATION, "no subscribe in time; it is the first frame")
+            return
         if self._unanswered_since is not None and now - self._unanswered_since > limits.stall_timeout_s:
             self.close(CloseCode.NO_PROGRESS, "no ack and no pong in time")
             return
@@ -192,5 +190,3 @@ class UserWebSocketContext:
         if self._unanswered_since is not None and self._last_ping > self._unanswered_since:
             return Health.STALLED
         return Health.LAGGING if self.lag > _LAGGING_EVENTS else Health.HEALTHY
-
-

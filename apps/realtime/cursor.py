@@ -66,9 +66,7 @@ class SendReset:
 Action = CheckPosition | ReadLog | SendEvents | SendReset
 
 
-def judge_position(
-    after: Position, head: Position, tail: Position, tag_at_after: str | None
-) -> ResetReason | None:
+def judge_position(after: Position, head: Position, tail: Position, tag_at_after: str | None) -> ResetReason | None:
     """Why `after` cannot be served from a stream that reaches from `tail` to `head`; None when it can.
 
     `tag_at_after` is the stored checksum at `after.seq`, None where no segment ends.
@@ -97,9 +95,7 @@ class DeliveryCursor:
     with less room than that a read would be wasted.
     """
 
-    def __init__(
-        self, *, window_events: int, window_bytes: int, segment_events: int, segment_bytes: int
-    ) -> None:
+    def __init__(self, *, window_events: int, window_bytes: int, segment_events: int, segment_bytes: int) -> None:
         self.window_events = window_events
         self.window_bytes = window_bytes
         self._segment_events = segment_events

@@ -8,7 +8,7 @@ never come back; these do), and drops it when an error has left it unusable.
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -26,9 +26,7 @@ class DatabaseThreads:
         self.threads = threads
         self._started = 0
         self._waiting = 0
-        self._executor = ThreadPoolExecutor(
-            threads, thread_name_prefix="turnout-db", initializer=self._count_thread
-        )
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="turnout-db", initializer=self._count_thread)
 
     async def __aenter__(self) -> Self:
         return self
@@ -42,6 +40,10 @@ class DatabaseThreads:
     def waiting(self) -> int:
         """Calls that are queued or at work."""
         return self._waiting
+
+    def census(self) -> Mapping[str, int]:
+        """Counts for the process report."""
+        return {"threads": self._started, "calls": self._waiting}
 
     async def call[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `function` in a database thread and return what it returned, or raise what it raised."""

@@ -77,15 +77,11 @@ def decode(text: str, limits: Limits) -> ClientFrame:
     except _Unfit as unfit:
         raise MalformedFrame(CloseCode.VIOLATION, f"{kind}: {unfit}") from None
     if command_id is None:
-        raise MalformedFrame(
-            CloseCode.VIOLATION, "a command needs an `id` of 1 to 64 characters of A-Za-z0-9_-"
-        )
+        raise MalformedFrame(CloseCode.VIOLATION, "a command needs an `id` of 1 to 64 characters of A-Za-z0-9_-")
     return _command(kind, command_id, fields, limits)
 
 
-def _command(
-    kind: str, command_id: str, fields: Mapping[str, Any], limits: Limits
-) -> Command | RefusedCommand:
+def _command(kind: str, command_id: str, fields: Mapping[str, Any], limits: Limits) -> Command | RefusedCommand:
     try:
         match kind:
             case "run.start":

@@ -31,9 +31,7 @@ class Transport(Protocol):
 class UserWebSocketEmitter:
     """One per connection. `run` is the task body; everything else is synchronous and called on the loop."""
 
-    def __init__(
-        self, user_id: UserId, transport: Transport, cursor: DeliveryCursor, reader: PageReader
-    ) -> None:
+    def __init__(self, user_id: UserId, transport: Transport, cursor: DeliveryCursor, reader: PageReader) -> None:
         self._user_id = user_id
         self._transport = transport
         self._cursor = cursor
@@ -104,9 +102,7 @@ class UserWebSocketEmitter:
                     self._frames.append(self._compress(protocol.events(page)))
                     self._wake.set()
                 case ReadLog(after, max_events, max_bytes):
-                    self._reader.ask(
-                        PageRequest(self._user_id, after, max_events, max_bytes), self._page_answered
-                    )
+                    self._reader.ask(PageRequest(self._user_id, after, max_events, max_bytes), self._page_answered)
                 case CheckPosition(after):
                     self._reader.ask(PositionRequest(self._user_id, after), self._position_answered)
                 case SendReset(reason, head):

@@ -57,9 +57,7 @@ class Appender(Protocol):
 class GroupCommit:
     """Owns the writer's thread and the task that feeds it. `announce` is called on the loop after each commit."""
 
-    def __init__(
-        self, committer: Committer, limits: FlushLimits, announce: Callable[[CommitResult], None]
-    ) -> None:
+    def __init__(self, committer: Committer, limits: FlushLimits, announce: Callable[[CommitResult], None]) -> None:
         self._committer = committer
         self._limits = limits
         self._announce = announce
@@ -86,6 +84,11 @@ class GroupCommit:
         self._wake.set()
         await self._task
         await self._thread.__aexit__(kind, error, trace)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether what is marked will be committed."""
+        return self._task is not None and not self._task.done()
 
     @property
     def window_s(self) -> float:
@@ -116,9 +119,7 @@ class GroupCommit:
         frozen: list[tuple[Appender, Batch]] = []
         share: dict[int, tuple[int, int]] = {}
         for appender in list(self._waiting.values()):
-            events, size = share.get(
-                appender.user_id, (self._limits.events_per_user, self._limits.bytes_per_user)
-            )
+            events, size = share.get(appender.user_id, (self._limits.events_per_user, self._limits.bytes_per_user))
             if events <= 0 or size <= 0:
                 continue  # stays marked; the user's share of this commit is used up
             batch = appender.freeze(events, size)

@@ -93,9 +93,7 @@ class EventLog:
     def open_run(self, user_id: UserId, run_id: RunId, thread_id: ThreadId) -> None:
         """Begin a run's ledger. Its events will all lie behind the present head."""
         stream = Stream.objects.filter(user_id=user_id).values_list("head", flat=True).first()
-        RunLedger.objects.create(
-            run_id=run_id, user_id=user_id, thread_id=thread_id, first_seq=(stream or 0) + 1
-        )
+        RunLedger.objects.create(run_id=run_id, user_id=user_id, thread_id=thread_id, first_seq=(stream or 0) + 1)
 
     def claim_run(self, user_id: UserId, run_id: RunId, fence: int) -> int:
         """Give the run to a new owner: appends under an older fence are refused from the commit on.
@@ -171,6 +169,11 @@ class EventLog:
     def _announce(self, result: CommitResult) -> None:
         if self._audience is not None:
             self._audience.show(result.pages)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the writer runs."""
+        return self._writer is not None and self._writer.is_alive
 
     def census(self) -> Mapping[str, int]:
         """Counts for the process report."""

@@ -158,8 +158,17 @@ class WebSocketConnectionPool:
             self._close(connection, code, reason)
         return len(connections)
 
+    @property
+    def draining(self) -> bool:
+        """Whether the process takes no further connection."""
+        return self._draining
+
+    def refuse_newcomers(self) -> None:
+        """Take no further connection."""
+        self._draining = True
+
     def say_goodbye(self) -> None:
-        """Take no further connection, and tell every tab to come back elsewhere or later."""
+        """Tell every tab to come back elsewhere or later."""
         self._draining = True
         for connection in self._all():
             self._close(connection, CloseCode.RESTARTING, "the server is restarting")

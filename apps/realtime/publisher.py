@@ -186,9 +186,7 @@ class RunEventPublisher:
         text = storable_text(delta)
         for piece in split_delta(text):
             last = self._waiting[-1] if self._waiting else None
-            if not isinstance(last, WaitingDelta) or not last.takes(
-                event_type, construct_id, subagent, len(piece)
-            ):
+            if not isinstance(last, WaitingDelta) or not last.takes(event_type, construct_id, subagent, len(piece)):
                 last = WaitingDelta(event_type, construct_id, subagent, self._clock())
                 self._waiting.append(last)
                 self._run_events += 1

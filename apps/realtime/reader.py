@@ -185,6 +185,4 @@ def _read_page(request: PageRequest) -> PageAnswer:
     if not payloads:
         gone = stream.tail > request.after
         return PageAnswer(None, stream.position if gone else None)
-    return PageAnswer(
-        page_of(request.user_id, request.after + 1, Position(stream.epoch, last, tag), payloads)
-    )
+    return PageAnswer(page_of(request.user_id, request.after + 1, Position(stream.epoch, last, tag), payloads))

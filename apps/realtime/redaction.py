@@ -82,5 +82,3 @@ def _clean(value: Any) -> Any:
             return [_clean(item) for item in value]
         case _:
             return value
-
-

@@ -1,7 +1,7 @@
 """Taking content out of the log while its history stays provable: `seq` and tag are kept, the event is blanked.
 
-A blanked event is `CUSTOM turnout.removed`. A tab that is connected, or comes back with an old position, still finds every
-`seq`; what it says is gone. All functions are synchronous and belong into the caller's transaction.
+A blanked event is `CUSTOM turnout.removed`. A tab that is connected, or comes back with an old position, still finds
+every `seq`; what it says is gone. All functions are synchronous and belong into the caller's transaction.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,9 +15,7 @@ from apps.vocabulary import ThreadId, UserId
 REMOVED = {"type": "CUSTOM", "name": "turnout.removed", "value": None}
 
 
-def blank_segments(
-    segments: Iterable[Segment], chosen: Callable[[Mapping[str, Any]], bool] = lambda _: True
-) -> int:
+def blank_segments(segments: Iterable[Segment], chosen: Callable[[Mapping[str, Any]], bool] = lambda _: True) -> int:
     """Blank the chosen entries of these rows, all by default; returns how many events lost their content."""
     blanked = 0
     changed: list[Segment] = []
@@ -40,11 +38,3 @@ def blank_thread(user_id: UserId, thread_id: ThreadId) -> int:
     """Blank all of one thread's events in its owner's stream; returns how many."""
     rows = Segment.objects.filter(user_id=user_id, payload__contains=thread_id).order_by("first_seq")
     return blank_segments(rows.iterator(chunk_size=64), lambda entry: entry["thread_id"] == thread_id)
-
-
-def blank_leaks(segments: Iterable[Segment]) -> int:
-    """Blank rows that the old bridge wrote into a stranger's stream, and lift their mark; returns how many events."""
-    rows = list(segments)
-    blanked = blank_segments(rows)
-    Segment.objects.filter(pk__in=[row.pk for row in rows]).update(leaked_from=None)
-    return blanked

@@ -68,4 +68,3 @@ class Page:
     @property
     def count(self) -> int:
         return self.position.seq - self.first + 1
-

@@ -178,9 +178,7 @@ def test_a_full_window_blocks_until_an_ack_makes_room() -> None:
         cursor.committed(page(first, first + SEGMENT_EVENTS - 1))
     assert cursor.committed(page(WINDOW_EVENTS + 1, WINDOW_EVENTS + 1)) == []
     assert cursor.state is CursorState.BLOCKED
-    assert cursor.acknowledged(SEGMENT_EVENTS) == [
-        ReadLog(WINDOW_EVENTS, SEGMENT_EVENTS, WINDOW_BYTES - 20)
-    ]
+    assert cursor.acknowledged(SEGMENT_EVENTS) == [ReadLog(WINDOW_EVENTS, SEGMENT_EVENTS, WINDOW_BYTES - 20)]
 
 
 def test_an_ack_of_what_was_never_sent_is_refused_and_changes_nothing() -> None:

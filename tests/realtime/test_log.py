@@ -352,5 +352,3 @@ def test_a_ledger_belongs_to_one_user():
         assert log.close_run(UserId(1), "r")
         assert not log.close_run(UserId(1), "r")
     assert RunLedger.objects.get().owner == 1
-
-

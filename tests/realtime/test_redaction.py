@@ -1,0 +1,38 @@
+"""What nobody thought of stays inside, and what is stored can always be stored."""
+
+import orjson
+from apps.realtime.redaction import VISIBLE, storable_event, storable_text, visible_event
+from hypothesis import given
+from hypothesis import strategies as st
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.text() | st.integers(-(2**53), 2**53),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.text(st.characters()))
+def test_every_text_becomes_storable_and_a_storable_one_is_untouched(text):
+    stored = storable_text(text)
+    assert "\0" not in stored
+    stored.encode()
+    assert storable_text(stored) is stored or storable_text(stored) == stored
+    if "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text):
+        assert stored == text
+
+
+@given(st.dictionaries(st.text(st.characters(), max_size=4), JSON, max_size=4))
+def test_every_event_becomes_json_without_nul(event):
+    assert b"\\u0000" not in orjson.dumps(storable_event(event)).replace(b"\\\\", b"")
+
+
+def test_types_that_are_not_on_the_list_stay_inside():
+    for hidden in ("RAW", "STATE_SNAPSHOT", "ACTIVITY_DELTA", "REASONING_ENCRYPTED_VALUE", "TOMORROWS_EVENT"):
+        assert hidden not in VISIBLE
+        assert visible_event({"type": hidden, "secret": 1}) is None
+
+
+def test_the_providers_raw_event_and_the_agents_metadata_are_taken_off():
+    event = {"type": "TEXT_MESSAGE_START", "messageId": "m", "rawEvent": {"key": 1}, "metadata": {"prompt": "p"}}
+    assert visible_event(event) == {"type": "TEXT_MESSAGE_START", "messageId": "m"}
