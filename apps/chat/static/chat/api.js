@@ -31,8 +31,9 @@ export class Api {
     return this.call("GET", `threads/${encodeURIComponent(id)}`);
   }
 
-  createThread(title) {
-    return this.call("POST", "threads", { title });
+  /** Without a title: the server makes one of the first message. */
+  createThread() {
+    return this.call("POST", "threads", {});
   }
 
   renameThread(id, title) {

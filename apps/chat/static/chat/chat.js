@@ -3,41 +3,41 @@
 import { Api } from "./api.js";
 import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
-import { askForName, askToDelete, isDialogOpen, openMenu, showShortcuts } from "./dialogs.js";
-import { announce, h, setText, toast } from "./dom.js";
+import { isDialogOpen, showShortcuts } from "./dialogs.js";
+import { announce, setText, toast } from "./dom.js";
 import { ready as markdownReady } from "./markdown.js";
 import { Memory } from "./memory.js";
 import { Outbox } from "./outbox.js";
-import { Sidebar } from "./sidebar.js";
+import * as pages from "./pages.js";
 import { Store } from "./store.js";
-import { Trouble } from "./trouble.js";
+import { ThreadList } from "./threadlist.js";
 import { Transcript, announceEnd } from "./transcript.js";
+import { Trouble } from "./trouble.js";
 import { Status } from "./turns.js";
 
 const byId = (id) => document.getElementById(id);
-const TITLE_LENGTH = 60;
+const hasKeyboard = () => !matchMedia("(pointer: coarse)").matches; // else a focused field opens one over the page
 
 class Chat {
   constructor(root) {
     const { userId, socket, api, home, login, csrfCookie } = root.dataset;
     this.userId = userId;
     this.home = home;
-    this.memory = new Memory(userId);
-    this.store = new Store();
+    this.currentId = this.threadInAddress();
     this.agents = [];
     this.refused = []; // {frame, words}: messages that the server did not take
-    this.found = null; // what a search found; null: no search
-    this.listState = "loading";
-    this.cursor = null;
-    this.epoch = 0; // counts beginnings; what was asked for before one is not for us any more
-    this.threadId = threadInAddress(home);
+    this.problem = null; // why the current thread is not here
+    this.beginnings = 0; // what was asked for before the last one is not for us any more
+    this.isSignedOut = false;
+    this.memory = new Memory(userId);
+    this.store = new Store();
     this.api = new Api({ base: api, csrfCookie, signedOut: () => this.signedOut() });
     this.trouble = new Trouble({
       pill: byId("connection"), words: byId("connection-words"), notice: byId("trouble"), login,
       owner: { reconnect: () => this.connection.open(), reload: () => location.reload() },
     });
     this.composer = new Composer({ memory: this.memory, owner: this });
-    this.sidebar = new Sidebar({ owner: this, address: (id) => this.addressOf(id) });
+    this.list = new ThreadList({ api: this.api, store: this.store, owner: this });
     this.transcript = new Transcript({ root: byId("transcript"), scroller: byId("scroller"), toEnd: byId("to-end"), owner: this });
     this.outbox = new Outbox({
       memory: this.memory,
@@ -51,13 +51,13 @@ class Chat {
 
   async start() {
     this.listen();
-    this.composer.moveTo(this.threadId ?? "new");
-    this.showThread();
-    this.snapshot = this.threadId ? this.fetchSnapshot(this.threadId) : null;
+    this.composer.moveTo(this.currentId ?? "new");
+    this.early = this.currentId === null ? null : this.fetchSnapshot(this.currentId);
     this.connection.open();
-    await markdownReady;
     this.showThread();
-    if (!matchMedia("(pointer: coarse)").matches) this.composer.field.focus();
+    if (hasKeyboard()) this.composer.field.focus();
+    await markdownReady;
+    this.showThread(); // what came before the libraries was shown as plain text
     await this.loadAgents();
   }
 
@@ -76,29 +76,32 @@ class Chat {
   }
 
   reset({ head }) {
-    this.snapshot = null;
+    this.early = null;
     this.begin(head);
   }
 
-  /** Start from a snapshot of the thread that is open, or from the head of the stream. */
+  /** Stand where the snapshot of the current thread was taken, or at the head of the stream. */
   async begin(head) {
-    const epoch = ++this.epoch;
-    const threadId = this.threadId;
-    const fetched = threadId ? await (this.snapshot ?? this.fetchSnapshot(threadId)) : null;
-    this.snapshot = null;
-    if (epoch !== this.epoch) return;
-    if (fetched?.snapshot) {
-      this.store.begin(fetched.snapshot.position, fetched.snapshot.seq);
+    const beginning = ++this.beginnings;
+    const threadId = this.currentId;
+    const { snapshot, problem } = threadId === null ? {} : await (this.early ?? this.fetchSnapshot(threadId));
+    this.early = null;
+    if (beginning !== this.beginnings) return;
+    if (snapshot) {
+      this.store.begin(snapshot.position, snapshot.seq);
       this.store.loading(threadId);
-      this.store.loaded(threadId, fetched.snapshot);
+      this.store.loaded(threadId, snapshot);
     } else {
       this.store.begin(head);
     }
-    this.problem = fetched?.problem ?? null;
     this.follow();
-    if (this.threadId === threadId) this.showThread();
-    else this.openThread(this.threadId);
-    this.loadThreads();
+    if (this.currentId === threadId) {
+      this.problem = problem ?? null;
+      this.showThread();
+    } else {
+      this.openThread(this.currentId);
+    }
+    this.list.load();
   }
 
   follow() {
@@ -109,12 +112,18 @@ class Chat {
 
   events(entries, position) {
     const changes = this.store.receive(entries, position);
-    const mine = changes.turns.get(this.threadId);
+    const mine = changes.turns.get(this.currentId);
     if (mine) this.transcript.touch(mine);
-    if (changes.removed.includes(this.threadId)) this.threadIsGone();
-    if (changes.listed) this.showList();
+    if (changes.listed) {
+      this.list.show();
+      this.showTitle();
+    }
     if (mine || changes.listed) this.showControls();
-    for (const { threadId, turn } of changes.ended) if (threadId === this.threadId) announceEnd(turn);
+    if (changes.removed.includes(this.currentId)) {
+      toast("This conversation was deleted.");
+      this.open(null);
+    }
+    for (const { threadId, turn } of changes.ended) if (threadId === this.currentId) announceEnd(turn);
     return { ended: changes.ended.length > 0, texts: changes.texts };
   }
 
@@ -136,51 +145,47 @@ class Chat {
   // ---- commands
 
   async submit(text, agent) {
-    if (this.creating) return;
-    let threadId = this.threadId;
-    if (threadId === null) {
-      this.creating = true;
-      try {
-        const thread = await this.api.createThread(titleFrom(text));
-        threadId = thread.id;
-        this.store.listed([thread]);
-      } catch (problem) {
-        toast(`The conversation could not be begun. ${problem.message}`);
-        return;
-      } finally {
-        this.creating = false;
-      }
-    }
+    if (this.isCreating) return;
+    const threadId = this.currentId ?? (await this.createThread());
+    if (threadId === null) return;
     this.composer.sent();
     this.outbox.put({ type: "run.start", thread_id: threadId, text, if_busy: "enqueue", ...(agent ? { agent } : {}) });
-    if (threadId === this.threadId) {
-      this.showUnanswered();
-      return;
+    if (threadId === this.currentId) this.showUnanswered();
+    else await this.open(threadId);
+  }
+
+  async createThread() {
+    this.isCreating = true;
+    try {
+      const thread = await this.api.createThread();
+      this.store.listed([thread]);
+      return thread.id;
+    } catch (problem) {
+      toast(`The conversation could not be begun. ${problem.message}`);
+      return null;
+    } finally {
+      this.isCreating = false;
     }
-    await this.openThread(threadId);
   }
 
   answered(frame, reply) {
-    const refused = reply.ok ? null : reply.error.message;
     if (frame.type === "run.start") {
       if (reply.ok) this.admitted(frame, reply.result);
-      else this.refused.push({ frame, words: refused });
+      else this.refused.push({ frame, words: reply.error.message });
       this.showUnanswered();
-    } else if (refused && reply.error.code !== "run_finished") {
-      toast(`That could not be stopped. ${refused}`);
+    } else if (!reply.ok && reply.error.code !== "run_finished") {
+      toast(`That could not be stopped. ${reply.error.message}`);
     }
     this.showControls();
   }
 
-  admitted(frame, result) {
+  admitted(frame, { run_id: runId, message_id: messageId, place }) {
     const conversation = this.store.conversation(frame.thread_id);
-    conversation?.admitted({
-      runId: result.run_id, messageId: result.message_id, text: frame.text ?? null, place: result.place, agent: frame.agent ?? null,
-    });
-    if (conversation && frame.thread_id === this.threadId) {
-      this.transcript.touch([result.run_id]);
-      this.transcript.goToEnd();
-    }
+    if (conversation === null) return; // its snapshot is on its way, and holds the message
+    conversation.admitted({ runId, messageId, text: frame.text ?? null, place, agent: frame.agent ?? null });
+    if (frame.thread_id !== this.currentId) return;
+    this.transcript.touch([runId]);
+    this.transcript.goToEnd();
   }
 
   stop() {
@@ -201,15 +206,14 @@ class Chat {
 
   retry(turn) {
     const agent = turn.agent ? { agent: turn.agent } : {};
-    this.outbox.put({ type: "run.start", thread_id: this.threadId, retry_of: turn.runId, if_busy: "enqueue", ...agent });
+    this.outbox.put({ type: "run.start", thread_id: this.currentId, retry_of: turn.runId, if_busy: "enqueue", ...agent });
     this.showUnanswered();
   }
 
   resend(frame) {
-    this.discard(frame);
     const { id: _old, ...command } = frame;
     this.outbox.put(command);
-    this.showUnanswered();
+    this.discard(frame);
   }
 
   discard(frame) {
@@ -220,47 +224,51 @@ class Chat {
   // ---- threads
 
   get conversation() {
-    return this.threadId === null ? null : this.store.conversation(this.threadId);
+    return this.currentId === null ? null : this.store.conversation(this.currentId);
   }
 
   addressOf(threadId) {
     return threadId === null ? this.home : `${this.home}threads/${encodeURIComponent(threadId)}/`;
   }
 
+  threadInAddress() {
+    const found = /^threads\/([^/]+)\/$/.exec(location.pathname.slice(this.home.length));
+    return found ? decodeURIComponent(found[1]) : null;
+  }
+
   open(threadId) {
-    history.pushState(null, "", this.addressOf(threadId));
+    if (threadId !== this.threadInAddress()) history.pushState(null, "", this.addressOf(threadId));
     return this.openThread(threadId);
   }
 
   async openThread(threadId) {
-    if (threadId !== threadInAddress(this.home)) history.pushState(null, "", this.addressOf(threadId));
-    if (threadId !== this.threadId) {
-      this.threadId = threadId;
-      this.problem = null;
+    if (threadId !== this.currentId) {
+      this.currentId = threadId;
       this.composer.moveTo(threadId ?? "new");
     }
+    this.problem = null;
     this.showThread();
-    this.showList();
-    if (!matchMedia("(pointer: coarse)").matches) this.composer.field.focus();
-    if (threadId === null || this.store.position === null || this.store.conversations.has(threadId)) return;
-    await this.loadThread(threadId);
+    this.list.show();
+    if (hasKeyboard()) this.composer.field.focus();
+    const isHere = threadId === null || this.store.conversations.has(threadId);
+    if (!isHere && this.store.position !== null) await this.loadThread(threadId);
   }
 
-  /** With the stream running: hold the thread's events back, load the snapshot, go on behind it. */
+  /** While the stream runs: hold the thread's events back, load its snapshot, go on behind it. */
   async loadThread(threadId) {
-    const epoch = this.epoch;
+    const { beginnings } = this;
     this.store.loading(threadId);
     const { snapshot, problem } = await this.fetchSnapshot(threadId);
-    if (epoch !== this.epoch) return;
+    if (beginnings !== this.beginnings) return;
     if (snapshot === undefined) this.store.abandon(threadId);
     else if (!this.store.loaded(threadId, snapshot)) {
       await this.loadThread(threadId);
       return;
     }
-    if (threadId !== this.threadId) return;
+    if (threadId !== this.currentId) return;
     this.problem = problem ?? null;
     this.showThread();
-    this.showList();
+    this.list.show();
   }
 
   async fetchSnapshot(threadId) {
@@ -271,94 +279,28 @@ class Chat {
     }
   }
 
-  async loadThreads() {
-    await this.loadList("", null);
-  }
-
-  async search(query) {
-    this.found = query ? [] : null;
-    await this.loadList(query, null);
-  }
-
-  async more() {
-    await this.loadList(this.sidebar.query, this.cursor);
-  }
-
-  async loadList(query, cursor) {
-    const epoch = this.epoch;
-    this.listState = "loading";
-    if (!query) this.store.listing();
-    this.showList();
-    try {
-      const page = await this.api.threads(query, cursor ?? "");
-      if (epoch !== this.epoch || query !== this.sidebar.query) return;
-      this.cursor = page.next_cursor ?? null;
-      this.listState = "ready";
-      if (query) this.found = [...(cursor ? this.found : []), ...page.threads];
-      else this.store.listed(page.threads);
-    } catch (problem) {
-      if (epoch !== this.epoch) return;
-      this.listState = `The list could not be loaded. ${problem.message}`;
-    }
-    this.showList();
+  renamed() {
     this.showTitle();
+  }
+
+  removed(threadId) {
+    this.memory.set(`draft:${threadId}`, null);
+    if (threadId === this.currentId) this.open(null);
   }
 
   async loadAgents() {
     try {
-      const { agents } = await this.api.agents();
-      this.agents = agents;
+      this.agents = (await this.api.agents()).agents;
     } catch {
-      return; // the server chooses its default; a later page load asks again
+      return; // the server takes its default; the next page asks again
     }
     this.composer.offer(this.agents);
-    if (this.threadId === null) this.showThread();
+    if (this.currentId === null) this.showThread();
     else if (this.conversation) this.transcript.touch(this.conversation.turns.keys());
   }
 
   agentTitle(name) {
-    return this.agents.find((agent) => agent.name === name)?.title ?? name ?? this.agents[0]?.title ?? "Answer";
-  }
-
-  menu(threadId, button) {
-    openMenu(button, (action) => (action === "rename" ? this.rename(threadId) : this.remove(threadId)));
-  }
-
-  async rename(threadId) {
-    const title = await askForName(this.store.threads.get(threadId)?.title ?? "");
-    if (title === null) return;
-    try {
-      const thread = await this.api.renameThread(threadId, title);
-      this.store.listed([thread]);
-      this.found = this.found?.map((one) => (one.id === threadId ? { ...one, ...thread } : one)) ?? null;
-      this.showList();
-      this.showTitle();
-    } catch (problem) {
-      toast(`The name could not be changed. ${problem.message}`);
-    }
-  }
-
-  async remove(threadId) {
-    if (!(await askToDelete())) return;
-    try {
-      await this.api.deleteThread(threadId);
-    } catch (problem) {
-      if (problem.code !== "not_found") {
-        toast(`The conversation could not be deleted. ${problem.message}`);
-        return;
-      }
-    }
-    this.memory.set(`draft:${threadId}`, null);
-    this.store.removeThread(threadId);
-    this.found = this.found?.filter((one) => one.id !== threadId) ?? null;
-    announce("The conversation was deleted.");
-    if (threadId === this.threadId) await this.open(null);
-    else this.showList();
-  }
-
-  threadIsGone() {
-    toast("This conversation was deleted, here or in another tab.");
-    this.open(null);
+    return this.agents.find((agent) => agent.name === name)?.title ?? name ?? "Answer";
   }
 
   // ---- what is shown
@@ -366,70 +308,44 @@ class Chat {
   showThread() {
     this.showTitle();
     if (this.isSignedOut) return;
-    if (this.threadId === null) this.showWelcome();
+    if (this.currentId === null) this.transcript.showPage(...pages.welcome(this.agents, (name) => this.chooseAgent(name)));
     else if (this.conversation) this.transcript.show(this.conversation);
-    else if (this.problem) this.showProblem(this.problem);
-    else this.transcript.showPage(h("p", { class: "page-wait" }, "Loading the conversation…"));
+    else if (this.problem) this.showProblem();
+    else this.transcript.showPage(...pages.loading());
     this.showUnanswered();
     this.showControls();
   }
 
-  showWelcome() {
-    const cards = this.agents.map((agent) => h("button", {
-      type: "button", class: "card",
-      onclick: () => {
-        this.composer.choose(agent.name);
-        this.composer.field.focus();
-      },
-    }, h("strong", {}, agent.title), h("span", {}, agent.description)));
-    this.transcript.showPage(
-      h("h2", {}, "What would you like to know?"),
-      h("p", {}, "Write below. You can close this page while an answer is made: it goes on, and is here when you come back."),
-      cards.length > 1 ? h("div", { class: "cards", role: "group", "aria-label": "Who answers" }, ...cards) : null);
+  showProblem() {
+    const choices = { startNew: () => this.startNew(), retry: () => this.openThread(this.currentId) };
+    this.transcript.showPage(...pages.failure(this.problem, choices));
   }
 
-  showProblem(problem) {
-    const isGone = problem.status === 404;
-    this.transcript.showPage(
-      h("h2", {}, isGone ? "There is no such conversation" : "The conversation could not be loaded"),
-      h("p", {}, isGone ? "It was deleted, or it belongs to another account. Begin a new one, or pick one from the list." : problem.message),
-      isGone
-        ? h("button", { class: "button button-main", type: "button", onclick: () => this.open(null) }, "New conversation")
-        : h("button", { class: "button button-main", type: "button", onclick: () => this.openThread(this.threadId) }, "Try again"));
+  chooseAgent(name) {
+    this.composer.choose(name);
+    this.composer.field.focus();
   }
 
   showTitle() {
-    const thread = this.threadId === null ? null : this.store.threads.get(this.threadId);
-    const title = this.threadId === null ? "New conversation" : thread?.title || (this.problem ? "Not here" : "Conversation");
+    const thread = this.store.threads.get(this.currentId);
+    const title = this.currentId === null ? "New conversation" : thread?.title || "Conversation";
     setText(byId("title"), title);
     document.title = `${title} – Turnout`;
-    byId("thread-actions").hidden = thread === null || thread === undefined;
-  }
-
-  showList() {
-    if (this.isSignedOut) return;
-    this.sidebar.show({
-      threads: this.found ?? this.store.threadList,
-      currentId: this.threadId,
-      isBusy: (id) => this.store.isBusy(id),
-      state: this.listState,
-      hasMore: this.cursor !== null,
-    });
-    this.showTitle();
+    byId("thread-actions").hidden = thread === undefined;
   }
 
   showUnanswered() {
-    if (this.threadId === null) return;
+    if (this.currentId === null) return;
     this.transcript.showUnanswered(
-      this.outbox.messages(this.threadId),
-      this.refused.filter(({ frame }) => frame.thread_id === this.threadId));
+      this.outbox.messages(this.currentId),
+      this.refused.filter(({ frame }) => frame.thread_id === this.currentId));
   }
 
   showControls() {
-    const turn = this.conversation?.activeTurn ?? null;
+    const isAnswering = this.conversation?.activeTurn?.status === Status.RUNNING;
     const blocked = this.isSignedOut || this.problem?.status === 404;
-    this.composer.show({ answering: turn !== null && turn.status === Status.RUNNING, blocked });
-    byId("scroller").setAttribute("aria-busy", String(turn?.status === Status.RUNNING));
+    this.composer.show({ answering: isAnswering, blocked });
+    byId("scroller").setAttribute("aria-busy", String(isAnswering));
   }
 
   // ---- who is here
@@ -437,15 +353,12 @@ class Chat {
   signedOut() {
     if (this.isSignedOut) return;
     this.isSignedOut = true;
+    this.beginnings += 1;
     this.connection.close();
     this.trouble.show({ name: "signed-out", words: "You are logged out" });
-    this.epoch += 1;
     this.store.begin(null);
-    this.sidebar.clear();
-    this.transcript.showPage(
-      h("h2", {}, "You are logged out"),
-      h("p", {}, "Your conversations are kept. Log in to go on; an answer that was being made goes on meanwhile."),
-      h("a", { class: "button button-main", href: this.trouble.loginAddress() }, "Log in"));
+    this.list.clear();
+    this.transcript.showPage(...pages.signedOut(this.trouble.loginAddress()));
     this.composer.field.value = ""; // the draft stays in the tab's storage, for the same user only
     this.showTitle();
     this.showControls();
@@ -453,16 +366,19 @@ class Chat {
 
   forgetEverything() {
     this.isSignedOut = true;
+    this.beginnings += 1;
     this.connection.close();
     this.store.begin(null);
+    this.list.clear();
     this.transcript.clear();
-    this.sidebar.clear();
     this.memory.clear();
     this.composer.field.value = "";
   }
 
+  // ---- keys and clicks
+
   listen() {
-    addEventListener("popstate", () => this.openThread(threadInAddress(this.home)));
+    addEventListener("popstate", () => this.openThread(this.threadInAddress()));
     addEventListener("pageshow", ({ persisted }) => { if (persisted) location.reload(); });
     byId("log-out").addEventListener("submit", () => this.forgetEverything());
     byId("new-thread").addEventListener("click", (event) => {
@@ -470,52 +386,35 @@ class Chat {
       event.preventDefault();
       this.startNew();
     });
-    byId("thread-actions").addEventListener("click", ({ currentTarget }) => this.menu(this.threadId, currentTarget));
+    byId("thread-actions").addEventListener("click", ({ currentTarget }) => this.list.menu(this.currentId, currentTarget));
     byId("open-shortcuts").addEventListener("click", showShortcuts);
     addEventListener("keydown", (event) => this.pressed(event));
   }
 
   startNew() {
-    this.sidebar.close();
+    this.list.sidebar.close();
     this.open(null);
     this.composer.field.focus();
   }
 
   pressed(event) {
     if (event.defaultPrevented || event.isComposing || isDialogOpen()) return;
-    const command = event.ctrlKey || event.metaKey;
-    const key = event.key.toLowerCase();
-    const isWriting = event.target.matches?.("input, textarea, select");
-    const action =
-      command && event.shiftKey && key === "o" ? () => this.startNew()
-      : command && key === "k" ? () => this.goToSearch()
-      : (command && key === "/") || (key === "?" && !isWriting) ? showShortcuts
-      : key === "escape" && event.shiftKey ? () => this.composer.field.focus()
-      : key === "escape" && this.conversation?.activeTurn?.status === Status.RUNNING ? () => this.stop()
-      : null;
+    const action = this.actionOf(event);
     if (action === null) return;
     event.preventDefault();
     action();
   }
 
-  goToSearch() {
-    if (this.sidebar.narrow.matches) this.sidebar.open();
-    this.sidebar.field.focus();
-    this.sidebar.field.select();
+  actionOf({ key, target, ctrlKey, metaKey, shiftKey }) {
+    const command = ctrlKey || metaKey;
+    if (command && shiftKey && key.toLowerCase() === "o") return () => this.startNew();
+    if (command && key === "k") return () => this.list.sidebar.goToSearch();
+    if (command && key === "/") return showShortcuts;
+    if (key === "?" && !target.matches?.("input, textarea, select")) return showShortcuts;
+    if (key === "Escape" && shiftKey) return () => this.composer.field.focus();
+    if (key === "Escape" && this.conversation?.activeTurn?.status === Status.RUNNING) return () => this.stop();
+    return null;
   }
-}
-
-function threadInAddress(home) {
-  const found = /^threads\/([^/]+)\/$/.exec(location.pathname.slice(home.length));
-  return found ? decodeURIComponent(found[1]) : null;
-}
-
-/** The first line of a message, cut at a word. */
-function titleFrom(text) {
-  const line = text.split("\n", 1)[0].trim();
-  if (line.length <= TITLE_LENGTH) return line;
-  const cut = line.slice(0, TITLE_LENGTH);
-  return `${cut.slice(0, cut.lastIndexOf(" ") > 20 ? cut.lastIndexOf(" ") : TITLE_LENGTH).toWellFormed?.() ?? cut}…`;
 }
 
 new Chat(byId("app")).start();

@@ -90,7 +90,7 @@ export class Connection {
     this.applied = seq;
     this.acked = seq;
     this.subscribed = true;
-    this.send(after === null ? { type: "subscribe" } : { type: "subscribe", after });
+    this.send({ type: "subscribe", after, ...("DecompressionStream" in globalThis ? { compress: "deflate-raw" } : {}) });
     this.attempt = 0;
     this.tell("open", "Connected");
   }

@@ -85,6 +85,12 @@ export class Sidebar {
     return [];
   }
 
+  goToSearch() {
+    if (this.narrow.matches) this.open();
+    this.field.focus();
+    this.field.select();
+  }
+
   clear() {
     this.list.replaceChildren();
     this.field.value = "";

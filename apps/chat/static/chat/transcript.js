@@ -219,6 +219,7 @@ class TextView {
   }
 
   update({ text, complete }) {
+    this.element.hidden = complete && !text;
     if (this.done === text.length && complete) return;
     this.element.toggleAttribute("data-streaming", !complete);
     this.markdown.show(text, complete);

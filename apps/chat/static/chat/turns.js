@@ -79,7 +79,7 @@ export class Conversation {
     const turn = this.turn(runId);
     if (turn.status !== Status.QUEUED) return false;
     turn.place = value.place ?? null;
-    turn.agent ??= value.agent ?? null;
+    turn.agent ??= value.message?.agent ?? null;
     if (value.message) this.ask(turn, { id: value.message.id, text: textOf(value.message.content) });
     return true;
   }
