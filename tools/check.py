@@ -134,7 +134,7 @@ def prepare_chromium(environment: dict[str, str]) -> Outcome:
 
 def run_pytest(environment: dict[str, str], *, proof: bool) -> tuple[Outcome, str]:
     """Run it with its output passed on as it comes, so that a hang can be seen where it is."""
-    command = [PYTHON, "-m", "pytest", "--no-skips", "--durations=10"]
+    command = [PYTHON, "-m", "pytest", "--no-skips", "--continue-on-collection-errors", "--durations=10"]
     command += ["--proof", "--timeout=0"] if proof else []
     command += ["--color=yes"] if sys.stdout.isatty() else []
     began = time.monotonic()

@@ -89,7 +89,9 @@ install_lock() { # production|development
     if cmp -s "requirements/$1.txt" "$venv/$1.lock"; then return; fi
     say "Installing requirements/$1.txt into $venv (a minute or two, once)"
     rm -f "$venv"/*.lock
-    "$venv/bin/python" -m ensurepip >"$cache/pip.log" 2>&1 || true # a venv made by uv has no pip
+    # A venv made by uv has no pip.
+    "$venv/bin/python" -c 'import pip' 2>/dev/null || "$venv/bin/python" -m ensurepip >"$cache/pip.log" 2>&1 ||
+        die "$venv has no pip, and ensurepip failed: see $cache/pip.log, or remove $venv and run it again"
     pip_install "requirements/$1.txt"
     cp "requirements/$1.txt" "$venv/$1.lock"
     if [ "$1" = development ]; then cp requirements/production.txt "$venv/production.lock"; fi
