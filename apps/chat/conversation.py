@@ -62,6 +62,11 @@ class Conversation:
         self._log = log
         self._limits = limits
 
+    @property
+    def default_agent(self) -> str:
+        """The agent that answers where none was named."""
+        return self._limits.default_agent
+
     # -- commands with an id
 
     def execute(self, identity: Identity, command: Command) -> str:
@@ -148,7 +153,7 @@ class Conversation:
                 retry_of=command.retry_of,
             ),
         )
-        if message.pk is None:
+        if command.retry_of is None:
             message.save(force_insert=True)
         self._moved_on(thread, message)
         return {

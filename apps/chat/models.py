@@ -25,6 +25,11 @@ COMMAND_ID_LENGTH: Final = 64  # characters
 _KEY: Final = re.compile(r"[!-~]{1,128}", re.ASCII)
 
 
+def can_be_key(text: str) -> bool:
+    """False for a text that no row has as its key, and that a database may fail on."""
+    return _KEY.fullmatch(text) is not None
+
+
 def not_found() -> NoReturn:
     """Raises Refusal(not_found): what is asked for does not exist, or is another user's. Nobody says which."""
     raise Refusal(ErrorCode.NOT_FOUND, "there is no such thing, or it is not yours")
@@ -46,7 +51,7 @@ class Owned[Row: models.Model, Rows: models.QuerySet[Any]]:
         return self._one(self.rows.select_for_update(no_key=True), key)
 
     def _one(self, rows: models.QuerySet[Row], key: str) -> Row:
-        row = rows.filter(**{self.key_field: key}).first() if _KEY.fullmatch(key) else None
+        row = rows.filter(**{self.key_field: key}).first() if can_be_key(key) else None
         return not_found() if row is None else row
 
 

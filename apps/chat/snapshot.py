@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 from django.db import connection
 
-from apps.chat.models import not_found
+from apps.chat.models import can_be_key, not_found
 from apps.chat.projection import OPEN, MessageView, RunView, ThreadView, moment_of
 from apps.realtime.models import Stream
 from apps.vocabulary import MessageId, Position, RunId, ThreadId, UserId
@@ -81,6 +81,8 @@ def read_outline(user_id: UserId, thread_id: ThreadId, ending: RunId | None = No
 
 
 def _read(statement: str, user_id: UserId, thread_id: ThreadId, ending: str) -> Snapshot:
+    if not can_be_key(thread_id):
+        not_found()
     with connection.cursor() as cursor:
         cursor.execute(statement, {"user_id": user_id, "thread_id": thread_id, "ending": ending})
         rows = cursor.fetchall()

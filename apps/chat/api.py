@@ -1,0 +1,238 @@
+"""The HTTP calls of the chat: translate, call one method, translate the answer.
+
+A refusal is raised, and answered as a problem (`problems.py`). Identity goes from here, as an argument, to whatever
+touches rows.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from django.contrib.auth.models import AbstractUser
+from django.db.models import Count, Q, Sum
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from ninja import Path, Query, Status
+
+from apps.chat import export, problems, schemas
+from apps.chat.api_docs import BrowsablePage
+from apps.chat.authentication import identity_of
+from apps.chat.conversation import Conversation, describe_thread
+from apps.chat.http import FastJson, PrivateApi, SessionAccess, StrictJson, TokenAccess
+from apps.chat.models import Thread
+from apps.chat.snapshot import read_snapshot
+from apps.execution.apps import execution_config
+from apps.execution.models import Run
+from apps.realtime.decoding import decode
+from apps.realtime.protocol import CloseCode, Limits, MalformedFrame, RefusedCommand, RunStart
+from apps.vocabulary import ErrorCode, Identity, MessageId, Refusal, RunId, ThreadId, UserId, new_id
+
+THREADS_PER_PAGE: Final = 50
+
+api = PrivateApi(
+    title="Turnout",
+    version="1",
+    description="Threads, runs, and what a user may know of them. Errors are application/problem+json with a `code`.",
+    auth=[TokenAccess(), SessionAccess()],
+    docs=BrowsablePage(),
+    parser=StrictJson(),
+    renderer=FastJson(),
+    urls_namespace="api",
+)
+problems.install(api)
+
+ThreadKey = Annotated[str, Path(description="A thread's `id`.")]
+RunKey = Annotated[str, Path(description="A run's `id`.")]
+_PROBLEMS: Final = {400: schemas.Problem, 401: schemas.Problem, 403: schemas.Problem}
+_ONE_PROBLEMS: Final = {**_PROBLEMS, 404: schemas.Problem}
+_COMMAND_PROBLEMS: Final = {
+    **_ONE_PROBLEMS,
+    409: schemas.Problem,
+    413: schemas.Problem,
+    429: schemas.Problem,
+    503: schemas.Problem,
+}
+
+
+# -- threads
+
+
+@api.post("/threads", response={201: schemas.ThreadOut, 429: schemas.Problem, **_PROBLEMS}, tags=["threads"])
+def create_thread(request: HttpRequest, body: schemas.ThreadIn | None = None) -> Status[dict[str, Any]]:
+    """Start a thread."""
+    title = "" if body is None else body.title
+    return Status(201, describe_thread(_conversation().create_thread(_identity(request), title)))
+
+
+@api.get("/threads", response={200: schemas.ThreadPage, **_PROBLEMS}, tags=["threads"])
+def list_threads(
+    request: HttpRequest,
+    query: Annotated[schemas.Query, Query(description="Words in the title or in a message.")] = "",
+    cursor: schemas.Cursor = "",
+) -> dict[str, Any]:
+    """Own threads, newest first; with `query`, those that mention it."""
+    rows = Thread.objects.owned(_user_id(request)).rows
+    if words := " ".join(query.split()):
+        rows = rows.mentioning(words)
+    found = list(rows.newest_first(ThreadId(cursor) if cursor else None)[: THREADS_PER_PAGE + 1])
+    page = found[:THREADS_PER_PAGE]
+    more = len(found) > THREADS_PER_PAGE
+    return {"threads": [describe_thread(thread) for thread in page], "next_cursor": page[-1].pk if more else None}
+
+
+@api.get("/threads/{thread_id}", response={200: schemas.SnapshotOut, **_ONE_PROBLEMS}, tags=["threads"])
+def show_thread(request: HttpRequest, thread_id: ThreadKey) -> HttpResponse:
+    """The thread as it is now: all messages as a tree, an open one with its text so far, and the position to go on
+    from.
+    """
+    snapshot = read_snapshot(_user_id(request), ThreadId(thread_id))
+    return HttpResponse(orjson.dumps(snapshot.as_json()), content_type="application/json")
+
+
+@api.patch("/threads/{thread_id}", response={200: schemas.ThreadOut, **_ONE_PROBLEMS}, tags=["threads"])
+def change_thread(request: HttpRequest, thread_id: ThreadKey, body: schemas.ThreadChange) -> dict[str, Any]:
+    """Rename a thread, or show another of its branches."""
+    leaf_id = None if body.leaf_id is None else MessageId(body.leaf_id)
+    thread = _conversation().change_thread(_identity(request), ThreadId(thread_id), title=body.title, leaf_id=leaf_id)
+    return describe_thread(thread)
+
+
+@api.delete("/threads/{thread_id}", response={204: None, **_ONE_PROBLEMS}, tags=["threads"])
+def delete_thread(request: HttpRequest, thread_id: ThreadKey) -> Status[None]:
+    """Delete a thread with all that was said in it. Its runs are cancelled."""
+    _conversation().delete_thread(_identity(request), ThreadId(thread_id))
+    return Status(204, None)
+
+
+@api.get("/threads/{thread_id}/export", response={200: schemas.SnapshotOut, **_ONE_PROBLEMS}, tags=["threads"])
+def export_thread(
+    request: HttpRequest,
+    thread_id: ThreadKey,
+    format: Literal["markdown", "json"] = "markdown",  # noqa: A002 - the parameter's public name
+) -> HttpResponse:
+    """The thread as a file: the shown branch as Markdown, or the whole tree as JSON."""
+    snapshot = read_snapshot(_user_id(request), ThreadId(thread_id))
+    if format == "json":
+        content, kind, ending = orjson.dumps(export.as_json(snapshot)), "application/json", "json"
+    else:
+        content, kind, ending = export.as_markdown(snapshot).encode(), "text/markdown; charset=utf-8", "md"
+    disposition = f'attachment; filename="thread-{snapshot.view.thread_id}.{ending}"'
+    return HttpResponse(content, content_type=kind, headers={"Content-Disposition": disposition})
+
+
+# -- runs
+
+
+@api.post("/runs", response={201: schemas.StartedOut, 200: schemas.StartedOut, **_COMMAND_PROBLEMS}, tags=["runs"])
+def start_run(request: HttpRequest, body: schemas.RunIn) -> Status[dict[str, Any]]:
+    """Say something in a thread and have it answered; open tabs see it live. 200: this `id` was admitted before."""
+    reply = orjson.loads(_conversation().execute(_identity(request), _run_start(body)))
+    if not reply["ok"]:
+        raise _refusal(reply["error"])
+    replayed = reply.get("replayed", False)
+    return Status(200 if replayed else 201, {**reply["result"], "replayed": replayed})
+
+
+@api.get("/runs/{run_id}", response={200: schemas.RunOut, **_ONE_PROBLEMS}, tags=["runs"])
+def show_run(request: HttpRequest, run_id: RunKey) -> dict[str, Any]:
+    """One run: how far it is, how it ended, what it used."""
+    described: dict[str, Any] = execution_config().services.runs.describe(_user_id(request), RunId(run_id))
+    return described
+
+
+@api.post("/runs/{run_id}/cancel", response={200: schemas.CancelOut, **_COMMAND_PROBLEMS}, tags=["runs"])
+def cancel_run(request: HttpRequest, run_id: RunKey) -> dict[str, Any]:
+    """Stop a run. One that has ended is a problem `run_finished`."""
+    return _conversation().cancel_run(_identity(request), RunId(run_id))
+
+
+# -- who asks
+
+
+@api.get("/me", response={200: schemas.MeOut, **_PROBLEMS}, tags=["user"])
+def show_me(request: HttpRequest) -> dict[str, Any]:
+    """Who the call was made by."""
+    user = _user(request)
+    return {"id": str(user.pk), "name": identity_of(user).name, "username": user.get_username()}
+
+
+@api.get("/agents", response={200: schemas.AgentsOut, **_PROBLEMS}, tags=["user"])
+def list_agents(request: HttpRequest) -> dict[str, Any]:  # noqa: ARG001 - every user may use every agent
+    """The agents that may be asked, the default first."""
+    default = _conversation().default_agent
+    agents = sorted(
+        execution_config().services.agents.describe(), key=lambda agent: (agent.name != default, agent.name)
+    )
+    return {
+        "agents": [{"name": agent.name, "title": agent.title, "description": agent.description} for agent in agents],
+        "default": default,
+    }
+
+
+@api.get("/usage", response={200: schemas.UsageOut, **_PROBLEMS}, tags=["user"])
+def show_usage(request: HttpRequest) -> dict[str, Any]:
+    """The tokens that the user's own runs used."""
+    midnight = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    today = Q(ended_at__gte=midnight)
+    sums = Run.objects.owned(_user_id(request)).aggregate(
+        runs=Count("pk"),
+        input_total=Sum("input_tokens", default=0),
+        output_total=Sum("output_tokens", default=0),
+        input_today=Sum("input_tokens", filter=today, default=0),
+        output_today=Sum("output_tokens", filter=today, default=0),
+    )
+    return {
+        "today": {"input_tokens": sums["input_today"], "output_tokens": sums["output_today"]},
+        "total": {"input_tokens": sums["input_total"], "output_tokens": sums["output_total"]},
+        "runs": sums["runs"],
+        "quota": None,
+    }
+
+
+# -- inside
+
+
+def _user(request: HttpRequest) -> AbstractUser:
+    user: object = getattr(request, "auth", None)  # ninja puts there what the access classes found
+    assert isinstance(user, AbstractUser)
+    return user
+
+
+def _identity(request: HttpRequest) -> Identity:
+    return identity_of(_user(request))
+
+
+def _user_id(request: HttpRequest) -> UserId:
+    return _identity(request).user_id
+
+
+def _conversation() -> Conversation:
+    conversation = execution_config().services.conversation
+    assert isinstance(conversation, Conversation)
+    return conversation
+
+
+def _run_start(body: schemas.RunIn) -> RunStart:
+    """The body as the command that the socket knows, checked by the same code."""
+    bounds = execution_config().services.configuration
+    limits = Limits(
+        frame_bytes=bounds.frame_bytes,
+        event_bytes=bounds.event_bytes,
+        text_bytes=bounds.text_bytes,
+        attachments=bounds.attachments_per_run,
+        runs=bounds.open_runs_per_user,
+    )
+    fields = {"id": new_id(), **body.model_dump(mode="json", exclude_none=True), "type": "run.start"}
+    try:
+        command = decode(orjson.dumps(fields).decode(), limits)
+    except MalformedFrame as malformed:
+        too_large = malformed.close_code is CloseCode.TOO_LARGE
+        code = ErrorCode.INPUT_TOO_LARGE if too_large else ErrorCode.BAD_REQUEST
+        raise Refusal(code, malformed.message) from None
+    if isinstance(command, RefusedCommand):
+        raise command.refusal
+    assert isinstance(command, RunStart)
+    return command
+
+
+def _refusal(error: dict[str, Any]) -> Refusal:
+    return Refusal(ErrorCode(error["code"]), error["message"], error.get("details", {}), error.get("retry_after_s"))
