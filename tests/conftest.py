@@ -6,7 +6,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-pytest_plugins = ["tests.budget", "tests.chromium", "tests.postgresql", "tests.valkey"]
+pytest_plugins = ["tests.budget", "tests.chromium", "tests.postgresql", "tests.serving", "tests.valkey"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

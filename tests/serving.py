@@ -16,6 +16,8 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 STARTED = "Turnout serves "
 
@@ -95,9 +97,10 @@ class ServerProcess:
 
     def _read(self, process: subprocess.Popen[str], lines: "queue.Queue[str | None]") -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self.output.append(line)
-            lines.put(line)
+        with process.stdout:
+            for line in process.stdout:
+                self.output.append(line)
+                lines.put(line)
         lines.put(None)
 
     def stop(self, timeout_s: float = 40) -> int:
@@ -123,6 +126,8 @@ class ServerProcess:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        if self._reader is not None:
+            self._reader.join(5)
 
     def manage(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a management command against this server's database."""
@@ -172,3 +177,17 @@ def serving(folder: Path, template: Path, environment: Mapping[str, str] | None 
         yield server.start()
     finally:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty database file; copied by every server."""
+    return migrated_database(tmp_path_factory.mktemp("database"))
+
+
+@pytest.fixture
+def server(tmp_path: Path, migrated: Path) -> Iterator[ServerProcess]:
+    """A real server with an empty database, for one test."""
+    with serving(tmp_path / "server", migrated) as started:
+        yield started
+        assert "Traceback" not in "".join(started.output), "".join(started.output)

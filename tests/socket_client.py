@@ -187,5 +187,3 @@ class _Connected:
         assert self._task is not None
         await self._client._socket.close()
         await self._task
-
-

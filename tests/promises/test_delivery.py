@@ -1,0 +1,87 @@
+"""Every event reaches its user once, in order, though sockets drop at random moments; and nobody else."""
+
+import asyncio
+import random
+
+from tests.socket_client import Client
+
+USERS, RUNS, DELTAS, INTERVAL_MS = 50, 2, 200, 20
+
+
+async def listen_through_drops(client: Client, chance: random.Random, run_ids: list[str], started: asyncio.Event):
+    """Stay connected until all runs have ended; until then the network cuts 0.2-1.5 s after each connect."""
+    first = True
+    while not (run_ids and set(run_ids) <= client.ended()):
+        async with client.connected():
+            if first:
+                thread_ids = [await client.new_thread() for _ in range(RUNS)]
+                text = f"count={DELTAS} interval_ms={INTERVAL_MS} tag=of-{client.name}"
+                run_ids += [await client.run(thread_id, text) for thread_id in thread_ids]
+                first = False
+            cut = asyncio.get_running_loop().call_later(chance.uniform(0.2, 1.5), client.drop)
+            await client.until(lambda c: c.close_code is not None or set(run_ids) <= c.ended())
+            cut.cancel()
+
+
+async def test_fifty_users_lose_nothing_see_nothing_twice_and_nothing_of_each_other(server, record_property):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    names = [f"user{n}" for n in range(USERS)]
+    tokens = server.tokens(names)
+    clients, runs = [], []
+    async with asyncio.TaskGroup() as group:
+        for number, name in enumerate(names):
+            client = Client(server.url, server.ws_url, tokens[name])
+            client.name = name
+            clients.append(client)
+            runs.append([])
+            group.create_task(listen_through_drops(client, random.Random(seed + number), runs[-1], asyncio.Event()))
+    assert sum(client.connections for client in clients) > 2 * USERS, "the drops must bite"
+    everyones = {run_id: client for client, run_ids in zip(clients, runs, strict=True) for run_id in run_ids}
+    for client, run_ids in zip(clients, runs, strict=True):
+        assert not client.resets
+        for run_id in run_ids:
+            assert client.text(run_id) == "".join(f"{i}:of-{client.name} " for i in range(DELTAS))
+            assert [event["type"] for event in client.terminals(run_id)] == ["RUN_FINISHED"]
+        foreign = {entry["run_id"] for entry in client.seen} - set(run_ids) - {None}
+        assert not foreign, f"{client.name} saw runs of {[everyones[run_id].name for run_id in foreign]}"
+
+
+async def test_a_second_tab_and_a_late_tab_see_the_same_events(server):
+    token = server.token("anna")
+    first, second = (Client(server.url, server.ws_url, token) for _ in range(2))
+    thread_id = await first.new_thread()
+    start = (await first.snapshot(thread_id))["position"]
+    late = Client(server.url, server.ws_url, token)
+    late.position, late.seq = start, int(start.split(".")[1])
+    async with first.connected(), second.connected():
+        await asyncio.gather(
+            *(c.until(lambda c: c.hello) for c in (first, second)),
+        )
+        run_id = await first.run(thread_id, "count=300 interval_ms=1 tag=x")
+        await asyncio.gather(*(tab.until_ended(run_id) for tab in (first, second)))
+        async with late.connected():
+            await late.until_ended(run_id)
+    assert first.seen == second.seen
+    assert late.seen[-len(first.seen) :] == first.seen
+
+
+async def test_a_tab_that_never_acknowledges_is_sent_a_window_and_no_more_and_the_rest_after_its_ack(server):
+    client = Client(server.url, server.ws_url, server.token("anna"))
+    thread_id = await client.new_thread()
+
+    class Silent(Client):
+        async def send(self, frame):
+            if frame["type"] != "ack":
+                await super().send(frame)
+
+    silent = Silent(server.url, server.ws_url, client.token)
+    async with client.connected(), silent.connected():
+        window = silent.hello["window"]["events"]
+        run_id = await client.run(thread_id, f"count={3 * window} interval_ms=3 tag=x", "metronome")
+        await client.until_ended(run_id)
+        behind = silent.seq
+        assert client.seq - behind > 0, "the run must be larger than a window"
+        assert behind - silent.acked <= window
+        await Client.send(silent, {"type": "ack", "seq": behind})
+        await silent.until(lambda c: c.seq > behind)

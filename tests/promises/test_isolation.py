@@ -1,0 +1,99 @@
+"""Nothing of user A reaches user B on the factory's path; and the same test finds the singletons' leaks.
+
+The second half is the positive control: a canary test that cannot fail proves nothing.
+"""
+
+import asyncio
+import secrets
+
+import pytest
+
+from tests.socket_client import Client
+
+USERS = 12
+
+
+def set_stages(server, stage: str) -> None:
+    for seam in ("execution_engine", "websocket_bridge"):
+        moved = server.manage("move_stage", seam, stage, "--reason", "test of isolation")
+        assert moved.returncode == 0, moved.stderr + moved.stdout
+
+
+async def run_everyone_at_once(server) -> dict[str, int]:
+    """Each user's run says a canary of their own, all at the same time; how many foreign canaries each user saw."""
+    names = [f"user{n}" for n in range(USERS)]
+    tokens = server.tokens(names)
+    canaries = {name: secrets.token_hex(16) for name in names}
+    clients = {name: Client(server.url, server.ws_url, token) for name, token in tokens.items()}
+
+    async def one(name: str, client: Client) -> None:
+        thread_id = await client.new_thread()
+        async with client.connected():
+            for text, agent in (
+                (f"count=40 interval_ms=10 tag={canaries[name]}", "metronome"),
+                (f"remember {canaries[name]}", "assistant"),
+                ("what did I ask you before?", "assistant"),
+            ):
+                run_id = await client.run(thread_id, text, agent)
+                await client.until_ended(run_id)
+            # Once everybody has ended, a head poll later, nothing more can come.
+            await barrier.wait()
+
+    barrier = asyncio.Barrier(USERS)
+    async with asyncio.TaskGroup() as group:
+        for name, client in clients.items():
+            group.create_task(one(name, client))
+    return {
+        name: sum(canaries[other] in str(client.seen) for other in names if other != name)
+        for name, client in clients.items()
+    }
+
+
+async def test_no_user_sees_anything_of_another_on_the_factorys_path(server):
+    set_stages(server, "on")
+    assert set((await run_everyone_at_once(server)).values()) == {0}
+
+
+async def test_the_same_test_finds_the_leaks_of_the_singletons(server):
+    set_stages(server, "off")
+    leaks = await run_everyone_at_once(server)
+    assert sum(leaks.values()) > 0, "the positive control found nothing: this test can no longer fail"
+    audit = server.manage("audit_isolation")
+    assert audit.returncode == 1, audit.stdout + audit.stderr
+
+
+@pytest.mark.parametrize("stage", ["on"])
+async def test_the_audit_of_isolation_is_clean_after_everyone_ran(server, stage):
+    set_stages(server, stage)
+    await run_everyone_at_once(server)
+    audit = server.manage("audit_isolation")
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+async def test_a_flip_changes_no_run_in_flight_and_holds_from_the_next_claim(server):
+    client = Client(server.url, server.ws_url, server.token("anna"))
+    thread_id = await client.new_thread()
+    paths = []
+    async with client.connected():
+        for stage in ("off", "on", "off", "on"):
+            run_id = await client.run(thread_id, "count=60 interval_ms=10 tag=x")
+            await client.until(lambda c, run_id=run_id: "TEXT_MESSAGE_CONTENT" in str(c.events(run_id)))
+            before = pinned_paths(server, run_id)
+            await asyncio.to_thread(set_stages, server, stage)
+            await client.until_ended(run_id)
+            assert pinned_paths(server, run_id) == before
+            assert client.text(run_id) == "".join(f"{i}:x " for i in range(60))
+            paths.append(before)
+    assert paths == ["factory", "legacy", "factory", "legacy"]
+
+
+def pinned_paths(server, run_id: str) -> str:
+    """The one path that both seams of this run are pinned to."""
+    import json
+    import sqlite3
+
+    with sqlite3.connect(server.database) as database:
+        stored = json.loads(database.execute("SELECT paths FROM execution_run WHERE id = ?", [run_id]).fetchone()[0])
+    found = {pin["path"] for pin in stored.values()}
+    assert len(found) == 1, stored
+    return found.pop()
