@@ -6,7 +6,6 @@ own, evaluated while it is parsed, in exact fractions (0.1 + 0.2 is 0.3), with a
 grow: characters, nesting, digits.
 """
 
-import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -226,8 +225,9 @@ def _power(base: Number, exponent: Number) -> Number:
         raise ArithmeticProblem("division by zero")
     if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
         bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-        # 0, 1 and -1 stay small whatever the exponent is; everything else grows with it.
-        if base not in (-1, 0, 1) and bits * abs(exponent.numerator) > MAX_BITS + bits:
+        # A number of b bits to the power of e has more than (b - 1) * e bits, and at most twice that: what passes here
+        # is cheap to work out. 0, 1 and -1 have one bit, and stay small whatever the exponent is.
+        if (bits - 1) * abs(exponent.numerator) > MAX_BITS:
             raise _too_large()
         return _bounded(Fraction(base**exponent.numerator))
     if base < 0:
@@ -277,11 +277,11 @@ def _round(arguments: list[Number]) -> Number:
 
 
 def _largest(arguments: list[Number]) -> Number:
-    return functools.reduce(max, arguments)
+    return max(arguments)
 
 
 def _smallest(arguments: list[Number]) -> Number:
-    return functools.reduce(lambda best, other: min(best, other), arguments)
+    return min(arguments)
 
 
 def _absolute(arguments: list[Number]) -> Number:

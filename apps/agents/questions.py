@@ -88,7 +88,7 @@ _SEARCH = re.compile(
     rf"(?:(?:search|look)(?: (?:in|through))?(?: (?:my|all))?(?: {_THREADS})?(?: for| about)|search"
     rf"|find(?: (?:my|all|the))?(?: {_THREADS})?(?: about| on| with| for)?"
     r"|(?:what|where|when) did i (?:say|ask|write|mention|talk)(?: about| for)?"
-    rf"|(?:which|what|show|list|are there|do i have)?(?: of)?(?: me)?(?: any)?(?: my)? ?{_THREADS}(?: are)?"
+    rf"|(?:(?:which|what|show|list|are there|do i have) )?(?:of )?(?:me )?(?:any )?(?:my )?{_THREADS}(?: are)?"
     r"(?: about| on| with| mention| mentioning)) (?P<query>.+)",
     re.IGNORECASE,
 )
