@@ -68,9 +68,7 @@ def _for_ordinary_flags(action: Action, description: str, permission: str) -> Ac
         seams = [flag.name for flag in flags if flag.placement is not None]
         action(model_admin, request, flags.exclude(name__in=seams))
         for name in seams:
-            model_admin.message_user(
-                request, f"{name} is a seam: move it on its own page, with a reason", messages.WARNING
-            )
+            model_admin.message_user(request, f"Seam {name} is moved on its own page, with a reason", messages.WARNING)
 
     act.__name__ = action.__name__
     return act
@@ -100,6 +98,14 @@ class SeamFlagAdmin(FlagAdmin):  # type: ignore[misc] # waffle's classes are Any
         """The pages of waffle's admin, and one for each seam."""
         page = path("seam/<str:name>/", self.admin_site.admin_view(self.seam_page), name=_page_name())
         return [page, *super().get_urls()]
+
+    def get_actions(
+        self, request: HttpRequest, action_location: admin.ActionLocation = admin.ActionLocation.CHANGE_LIST
+    ) -> dict[str, Any]:
+        """Ours alone, past waffle 5.0.0, whose override has a signature that Django 6.1 deprecates."""
+        actions: dict[str, Any] = admin.ModelAdmin.get_actions(self, request, action_location)
+        actions.pop("delete_selected", None)  # it deletes without leaving waffle's cache empty
+        return actions
 
     def get_readonly_fields(self, request: HttpRequest, obj: AbstractSeamFlag | None = None) -> tuple[str, ...]:
         """All that says who is served by what, where the flag holds a seam."""
@@ -160,7 +166,7 @@ def _moved(request: HttpRequest, view: SeamView, form: MoveForm) -> HTTPStatus:
     except MoveRefused as refusal:
         form.add_error(None, str(refusal))
         return HTTPStatus.CONFLICT if isinstance(refusal, StaleStage) else HTTPStatus.BAD_REQUEST
-    messages.success(request, f"{row.seam} went from {row.came_from} to {row.went_to}")
+    messages.success(request, f"Seam {row.seam} went from {row.came_from} to {row.went_to}")
     return HTTPStatus.FOUND
 
 

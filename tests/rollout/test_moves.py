@@ -12,8 +12,8 @@ from apps.rollout.seams import UnknownSeam
 from apps.rollout.stages import (
     IllegalMove,
     Mover,
-    MoverKind,
     MoveRefused,
+    MoverKind,
     Placement,
     ReasonMissing,
     SeamLatched,
@@ -33,7 +33,9 @@ def test_a_move_writes_the_stage_and_who_did_it_when_from_where_to_where_and_why
     move("billing", 1, ON, anna, "no mismatch in a week")
     flag = Flag.objects.get(name="billing")
     assert (flag.placement, flag.version, flag.everyone, flag.percent) == (ON, 2, True, None)
-    trail = [(row.came_from, row.went_to, row.version, row.by_name, row.by_user_id, row.why) for row in Move.objects.all()]
+    trail = [
+        (row.came_from, row.went_to, row.version, row.by_name, row.by_user_id, row.why) for row in Move.objects.all()
+    ]
     assert trail == [
         (RAMP, ON, 2, "anna", 1, "no mismatch in a week"),
         (OFF, RAMP, 1, "anna", 1, "first users"),
@@ -137,16 +139,16 @@ def test_of_many_moves_at_once_one_wins_and_the_others_are_told(anna, moves_befo
 
 @pytest.mark.django_db
 def test_a_move_that_is_rolled_back_leaves_no_audit_row(anna):
-    with pytest.raises(RuntimeError, match="after"), transaction.atomic():
+    with transaction.atomic():
         move("billing", 0, RAMP, anna, "start")
-        raise RuntimeError("after the move")
+        transaction.set_rollback(True)
     assert not Move.objects.exists()
 
 
 @pytest.mark.django_db
 def test_only_who_has_the_right_may_move(make_user):
     nobody = make_user("nobody", is_staff=True)
-    with pytest.raises(MoveNotAllowed, match="nobody lacks the permission rollout.move_stage"):
+    with pytest.raises(MoveNotAllowed, match=r"nobody lacks the permission rollout\.move_stage"):
         move("billing", 0, RAMP, person(nobody), "start")
     with pytest.raises(MoveNotAllowed):
         move("billing", 0, RAMP, person(AnonymousUser()), "start")
