@@ -14,8 +14,8 @@ semaphore of 10 serves the process, so ten long runs of one user stop all others
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Protocol
+from contextlib import aclosing, asynccontextmanager
+from typing import Protocol, cast
 
 from ag_ui.core import BaseEvent, TextMessageContentEvent
 
@@ -130,16 +130,16 @@ class BoundRun:
         async with engine.slots():
             engine.run_history.append(HistoryMessage("user", task.text, MessageId(new_id())))
             answer: list[str] = []
-            events = engine.agent_for(self._context).run(SharedView(engine, self._context), task)
+            stream = engine.agent_for(self._context).run(SharedView(engine, self._context), task)
             try:
-                async for event in events:
-                    if isinstance(event, TextMessageContentEvent):
-                        answer.append(event.delta)
-                    yield event
+                # An agent's `run` is an async generator by its contract; only its type says less.
+                async with aclosing(cast("AsyncGenerator[BaseEvent]", stream)) as events:
+                    async for event in events:
+                        if isinstance(event, TextMessageContentEvent):
+                            answer.append(event.delta)
+                        yield event
             finally:
                 engine.run_history.append(HistoryMessage("assistant", "".join(answer), MessageId(new_id())))
-                if isinstance(events, AsyncGenerator):
-                    await events.aclose()
 
 
 _engine = ExecutionEngine()  # the flaw itself: one for the process, reachable from everywhere
