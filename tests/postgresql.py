@@ -57,7 +57,11 @@ class PostgreSQL:
         try:
             subprocess.run([newest / "bin" / "postgres", "--version"], capture_output=True, check=True, **self.account)
         except PermissionError:
-            return Path(shutil.copytree(newest, self.folder / "programs")) / "bin"
+            # The programs look for their libraries beside the package, by a relative path.
+            package = newest.parent
+            libraries = f"{package.name}.libs"
+            shutil.copytree(package.with_name(libraries), self.folder / libraries)
+            return Path(shutil.copytree(newest, self.folder / package.name / newest.name)) / "bin"
         return newest / "bin"
 
     def _run(self, program: str, *arguments: str) -> None:
