@@ -1,7 +1,7 @@
 """A real server for tests: `manage.py serve` in a process of its own, on a free port, with its own database.
 
-Nothing here is a stand-in: the port, the socket, the signals and the SQLite file are real. A migrated database is made once
-and copied, since migrating takes longer than most tests.
+Nothing here is a stand-in: the port, the socket, the signals and the SQLite file are real. A migrated database is
+made once and copied, since migrating takes longer than most tests.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ print(json.dumps(found))
 """
 
 
-class ServerFailed(AssertionError):
+class ServerFailed(AssertionError):  # noqa: N818 - says what happened
     """The server did not start, or not stop; the message holds its output."""
 
 

@@ -1,14 +1,14 @@
 """A client of `turnout.v1` for tests, by the letter of the protocol, that checks every promise while it listens.
 
-State and position live and die together: `seen` is the list of applied events, `position` the place after the last. A gap,
-a repeat or an event out of order is an AssertionError at the frame that brought it.
+State and position live and die together: `seen` is the list of applied events, `position` the place after the last. A
+gap, a repeat or an event out of order is an AssertionError at the frame that brought it.
 """
 
 import asyncio
 import itertools
 import json
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect

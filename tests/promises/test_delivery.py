@@ -8,10 +8,14 @@ from tests.socket_client import Client
 USERS, RUNS, DELTAS, INTERVAL_MS = 50, 2, 200, 20
 
 
-async def listen_through_drops(client: Client, chance: random.Random, run_ids: list[str], started: asyncio.Event):
+def is_done(client: Client, run_ids: list[str]) -> bool:
+    return bool(run_ids) and set(run_ids) <= client.ended()
+
+
+async def listen_through_drops(client: Client, chance: random.Random, run_ids: list[str]):
     """Stay connected until all runs have ended; until then the network cuts 0.2-1.5 s after each connect."""
     first = True
-    while not (run_ids and set(run_ids) <= client.ended()):
+    while not is_done(client, run_ids):
         async with client.connected():
             if first:
                 thread_ids = [await client.new_thread() for _ in range(RUNS)]
@@ -19,11 +23,11 @@ async def listen_through_drops(client: Client, chance: random.Random, run_ids: l
                 run_ids += [await client.run(thread_id, text) for thread_id in thread_ids]
                 first = False
             cut = asyncio.get_running_loop().call_later(chance.uniform(0.2, 1.5), client.drop)
-            await client.until(lambda c: c.close_code is not None or set(run_ids) <= c.ended())
+            await client.until(lambda c: c.close_code is not None or is_done(c, run_ids))
             cut.cancel()
 
 
-async def test_fifty_users_lose_nothing_see_nothing_twice_and_nothing_of_each_other(server, record_property):
+async def test_fifty_users_lose_nothing_see_nothing_twice_and_nothing_of_each_other(server):
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     names = [f"user{n}" for n in range(USERS)]
@@ -35,7 +39,7 @@ async def test_fifty_users_lose_nothing_see_nothing_twice_and_nothing_of_each_ot
             client.name = name
             clients.append(client)
             runs.append([])
-            group.create_task(listen_through_drops(client, random.Random(seed + number), runs[-1], asyncio.Event()))
+            group.create_task(listen_through_drops(client, random.Random(seed + number), runs[-1]))
     assert sum(client.connections for client in clients) > 2 * USERS, "the drops must bite"
     everyones = {run_id: client for client, run_ids in zip(clients, runs, strict=True) for run_id in run_ids}
     for client, run_ids in zip(clients, runs, strict=True):

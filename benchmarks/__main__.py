@@ -1,0 +1,5 @@
+"""`python -m benchmarks`: the benchmark of delivery."""
+
+from benchmarks.delivery import main
+
+main()
