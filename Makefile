@@ -11,7 +11,7 @@ help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 run: ## start Turnout with a demo user; HOST and PORT say where
-	@exec tools/run.sh
+	@tools/environment.sh production && exec .venv/bin/python -m tools.run
 
 test: development ## all that must hold before a change lands: style, types, layers, tests with real servers and browser
 	@exec .venv/bin/python -m tools.check
