@@ -18,12 +18,15 @@ ENTRY_MODULE = "chat/chat.js"
 # Everything that a page may import. The names in the modules are relative and plain; where static files carry a hash in
 # their name, an import map leads from the plain name to the hashed one, so that no cache mixes two releases.
 MODULES = (
+    "chat/addresses.js",
     "chat/api.js",
     "chat/chat.js",
+    "chat/commands.js",
     "chat/composer.js",
     "chat/connection.js",
     "chat/dialogs.js",
     "chat/dom.js",
+    "chat/keys.js",
     "chat/markdown.js",
     "chat/memory.js",
     "chat/outbox.js",

@@ -24,7 +24,7 @@ FILES = {
     "dompurify/LICENSE": "dompurify.LICENSE.txt",
     "@highlightjs/cdn-assets/LICENSE": "highlight.LICENSE.txt",
 }
-STAMP = "fetched.sha256"
+STAMP = ".fetched"  # static files begin with no dot, so it is not published
 
 
 class Command(BaseCommand):

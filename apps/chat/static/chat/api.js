@@ -21,8 +21,7 @@ export class Api {
   }
 
   threads(query = "", cursor = "") {
-    const search = new URLSearchParams();
-    if (query) search.set("query", query);
+    const search = new URLSearchParams({ query });
     if (cursor) search.set("cursor", cursor);
     return this.call("GET", `threads?${search}`);
   }

@@ -1,13 +1,15 @@
 // The page: brings stream, store and views together, and decides what is shown.
 
+import { Addresses } from "./addresses.js";
 import { Api } from "./api.js";
+import { Commands } from "./commands.js";
 import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
 import { isDialogOpen, showShortcuts } from "./dialogs.js";
-import { announce, setText, toast } from "./dom.js";
+import { setText, toast } from "./dom.js";
+import { actionOf } from "./keys.js";
 import { ready as markdownReady } from "./markdown.js";
 import { Memory } from "./memory.js";
-import { Outbox } from "./outbox.js";
 import * as pages from "./pages.js";
 import { Store } from "./store.js";
 import { ThreadList } from "./threadlist.js";
@@ -22,10 +24,9 @@ class Chat {
   constructor(root) {
     const { userId, socket, api, home, login, csrfCookie } = root.dataset;
     this.userId = userId;
-    this.home = home;
-    this.currentId = this.threadInAddress();
+    this.addresses = new Addresses(home);
+    this.currentId = this.addresses.current;
     this.agents = [];
-    this.refused = []; // {frame, words}: messages that the server did not take
     this.problem = null; // why the current thread is not here
     this.beginnings = 0; // what was asked for before the last one is not for us any more
     this.isSignedOut = false;
@@ -39,11 +40,7 @@ class Chat {
     this.composer = new Composer({ memory: this.memory, owner: this });
     this.list = new ThreadList({ api: this.api, store: this.store, owner: this });
     this.transcript = new Transcript({ root: byId("transcript"), scroller: byId("scroller"), toEnd: byId("to-end"), owner: this });
-    this.outbox = new Outbox({
-      memory: this.memory,
-      send: (frame) => this.connection.isOpen && this.connection.send(frame),
-      answered: (frame, reply) => this.answered(frame, reply),
-    });
+    this.commands = new Commands({ memory: this.memory, owner: this });
     const address = new URL(socket, location.href);
     address.protocol = address.protocol.replace("http", "ws");
     this.connection = new Connection(address.href, this);
@@ -106,14 +103,14 @@ class Chat {
 
   follow() {
     this.connection.subscribe(this.store.position, this.store.seq ?? 0);
-    this.outbox.resend();
-    this.showUnanswered();
+    this.commands.resume();
   }
 
   events(entries, position) {
     const changes = this.store.receive(entries, position);
     const mine = changes.turns.get(this.currentId);
     if (mine) this.transcript.touch(mine);
+    if (mine && this.commands.isWaiting) this.showBelow();
     if (changes.listed) {
       this.list.show();
       this.showTitle();
@@ -130,7 +127,7 @@ class Chat {
   state(state) {
     this.trouble.show(state);
     if (state.name === "signed-out") this.signedOut();
-    this.showUnanswered();
+    this.showBelow();
     this.showControls();
   }
 
@@ -139,7 +136,7 @@ class Chat {
   }
 
   reply(reply) {
-    this.outbox.replied(reply);
+    this.commands.replied(reply);
   }
 
   // ---- commands
@@ -149,9 +146,8 @@ class Chat {
     const threadId = this.currentId ?? (await this.createThread());
     if (threadId === null) return;
     this.composer.sent();
-    this.outbox.put({ type: "run.start", thread_id: threadId, text, if_busy: "enqueue", ...(agent ? { agent } : {}) });
-    if (threadId === this.currentId) this.showUnanswered();
-    else await this.open(threadId);
+    this.commands.ask(threadId, text, agent);
+    if (threadId !== this.currentId) await this.open(threadId);
   }
 
   async createThread() {
@@ -168,18 +164,8 @@ class Chat {
     }
   }
 
-  answered(frame, reply) {
-    if (frame.type === "run.start") {
-      if (reply.ok) this.admitted(frame, reply.result);
-      else this.refused.push({ frame, words: reply.error.message });
-      this.showUnanswered();
-    } else if (!reply.ok && reply.error.code !== "run_finished") {
-      toast(`That could not be stopped. ${reply.error.message}`);
-    }
-    this.showControls();
-  }
-
-  admitted(frame, { run_id: runId, message_id: messageId, place }) {
+  /** A message of this tab was admitted. */
+  took(frame, { run_id: runId, message_id: messageId, place }) {
     const conversation = this.store.conversation(frame.thread_id);
     if (conversation === null) return; // its snapshot is on its way, and holds the message
     conversation.admitted({ runId, messageId, text: frame.text ?? null, place, agent: frame.agent ?? null });
@@ -188,56 +174,45 @@ class Chat {
     this.transcript.goToEnd();
   }
 
+  transmit(frame) {
+    if (this.connection.isOpen) this.connection.send(frame);
+  }
+
+  turnsOf(threadId) {
+    return [...(this.store.conversations.get(threadId)?.conversation?.turns.values() ?? [])];
+  }
+
+  changed() {
+    this.showBelow();
+    this.showControls();
+  }
+
   stop() {
     const turn = this.conversation?.activeTurn;
     if (turn) this.cancel(turn);
   }
 
   cancel(turn) {
-    if (this.outbox.isCancelling(turn.runId)) return;
-    this.outbox.put({ type: "run.cancel", run_id: turn.runId });
-    announce("Stopping the answer.");
+    this.commands.cancel(turn);
     this.transcript.touch([turn.runId]);
   }
 
-  isCancelling(runId) {
-    return this.outbox.isCancelling(runId);
-  }
-
   retry(turn) {
-    const agent = turn.agent ? { agent: turn.agent } : {};
-    this.outbox.put({ type: "run.start", thread_id: this.currentId, retry_of: turn.runId, if_busy: "enqueue", ...agent });
-    this.showUnanswered();
-  }
-
-  resend(frame) {
-    const { id: _old, ...command } = frame;
-    this.outbox.put(command);
-    this.discard(frame);
-  }
-
-  discard(frame) {
-    this.refused = this.refused.filter((entry) => entry.frame !== frame);
-    this.showUnanswered();
+    this.commands.retry(this.currentId, turn);
   }
 
   // ---- threads
+
+  get isAnswering() {
+    return this.conversation?.activeTurn?.status === Status.RUNNING;
+  }
 
   get conversation() {
     return this.currentId === null ? null : this.store.conversation(this.currentId);
   }
 
-  addressOf(threadId) {
-    return threadId === null ? this.home : `${this.home}threads/${encodeURIComponent(threadId)}/`;
-  }
-
-  threadInAddress() {
-    const found = /^threads\/([^/]+)\/$/.exec(location.pathname.slice(this.home.length));
-    return found ? decodeURIComponent(found[1]) : null;
-  }
-
   open(threadId) {
-    if (threadId !== this.threadInAddress()) history.pushState(null, "", this.addressOf(threadId));
+    this.addresses.go(threadId);
     return this.openThread(threadId);
   }
 
@@ -312,7 +287,7 @@ class Chat {
     else if (this.conversation) this.transcript.show(this.conversation);
     else if (this.problem) this.showProblem();
     else this.transcript.showPage(...pages.loading());
-    this.showUnanswered();
+    this.showBelow();
     this.showControls();
   }
 
@@ -334,18 +309,15 @@ class Chat {
     byId("thread-actions").hidden = thread === undefined;
   }
 
-  showUnanswered() {
+  showBelow() {
     if (this.currentId === null) return;
-    this.transcript.showUnanswered(
-      this.outbox.messages(this.currentId),
-      this.refused.filter(({ frame }) => frame.thread_id === this.currentId));
+    this.transcript.showBelow(this.commands.below(this.currentId));
   }
 
   showControls() {
-    const isAnswering = this.conversation?.activeTurn?.status === Status.RUNNING;
     const blocked = this.isSignedOut || this.problem?.status === 404;
-    this.composer.show({ answering: isAnswering, blocked });
-    byId("scroller").setAttribute("aria-busy", String(isAnswering));
+    this.composer.show({ answering: this.isAnswering, blocked });
+    byId("scroller").setAttribute("aria-busy", String(this.isAnswering));
   }
 
   // ---- who is here
@@ -378,7 +350,7 @@ class Chat {
   // ---- keys and clicks
 
   listen() {
-    addEventListener("popstate", () => this.openThread(this.threadInAddress()));
+    addEventListener("popstate", () => this.openThread(this.addresses.current));
     addEventListener("pageshow", ({ persisted }) => { if (persisted) location.reload(); });
     byId("log-out").addEventListener("submit", () => this.forgetEverything());
     byId("new-thread").addEventListener("click", (event) => {
@@ -399,21 +371,22 @@ class Chat {
 
   pressed(event) {
     if (event.defaultPrevented || event.isComposing || isDialogOpen()) return;
-    const action = this.actionOf(event);
+    const action = actionOf(event, this.isAnswering);
     if (action === null) return;
     event.preventDefault();
-    action();
+    this[action]();
   }
 
-  actionOf({ key, target, ctrlKey, metaKey, shiftKey }) {
-    const command = ctrlKey || metaKey;
-    if (command && shiftKey && key.toLowerCase() === "o") return () => this.startNew();
-    if (command && key === "k") return () => this.list.sidebar.goToSearch();
-    if (command && key === "/") return showShortcuts;
-    if (key === "?" && !target.matches?.("input, textarea, select")) return showShortcuts;
-    if (key === "Escape" && shiftKey) return () => this.composer.field.focus();
-    if (key === "Escape" && this.conversation?.activeTurn?.status === Status.RUNNING) return () => this.stop();
-    return null;
+  search() {
+    this.list.sidebar.goToSearch();
+  }
+
+  write() {
+    this.composer.field.focus();
+  }
+
+  showKeys() {
+    showShortcuts();
   }
 }
 

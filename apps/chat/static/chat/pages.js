@@ -11,7 +11,7 @@ export function welcome(agents, choose) {
   return [
     h("h2", {}, "What would you like to know?"),
     h("p", {}, "Write below. You can close this page while an answer is made: it goes on, and is here when you come back."),
-    cards.length > 1 ? h("div", { class: "cards", role: "group", "aria-label": "Who answers" }, ...cards) : null,
+    cards.length > 1 ? h("div", { class: "cards", role: "group", "aria-label": "Agents" }, ...cards) : null,
   ];
 }
 

@@ -5,7 +5,7 @@ import { announce, toast } from "./dom.js";
 import { Sidebar } from "./sidebar.js";
 
 export class ThreadList {
-  /** `owner` has open(threadId), removed(threadId), renamed(), currentId and addressOf(threadId). */
+  /** `owner` has open(threadId), removed(threadId), renamed(), currentId and addresses. */
   constructor({ api, store, owner }) {
     this.api = api;
     this.store = store;
@@ -14,7 +14,7 @@ export class ThreadList {
     this.state = "loading"; // or "ready", or words that say what went wrong
     this.cursor = null; // where the next page begins
     this.asked = 0; // counts requests: only the newest one's answer is wanted
-    this.sidebar = new Sidebar({ owner: this, address: (id) => owner.addressOf(id) });
+    this.sidebar = new Sidebar({ owner: this, address: (id) => owner.addresses.of(id) });
   }
 
   load() {

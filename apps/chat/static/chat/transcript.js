@@ -21,7 +21,7 @@ const FAILED_WORDS = {
 };
 
 export class Transcript {
-  /** `owner` has agentTitle(name), retry(turn), cancel(turn), resend(frame), discard(frame), isCancelling(runId). */
+  /** `owner` has agentTitle(name), retry(turn), cancel(turn), isConnected() and commands. */
   constructor({ root, scroller, toEnd, owner }) {
     this.root = root;
     this.scroller = scroller;
@@ -100,13 +100,13 @@ export class Transcript {
   }
 
   /** Messages of this tab that the server has not confirmed, and those it refused. */
-  showUnanswered(frames, refused) {
+  showBelow({ unanswered, refused }) {
     if (this.conversation === null) return;
     this.waiting.replaceChildren(
-      ...frames.map((frame) => unanswered(frame, this.owner)),
-      ...refused.map(({ frame, words }) => refusal(frame, words, this.owner)),
+      ...unanswered.map((frame) => sending(frame, this.owner.isConnected())),
+      ...refused.map(({ frame, words }) => refusal(frame, words, this.owner.commands)),
     );
-    if (frames.length || refused.length) this.goToEnd();
+    if (unanswered.length || refused.length) this.goToEnd();
   }
 
   scrolled() {
@@ -126,20 +126,20 @@ function bubble(text) {
   return h("div", { class: "prompt" }, h("h2", { class: "visually-hidden" }, "You"), h("div", { class: "bubble", dir: "auto" }, text));
 }
 
-function unanswered(frame, owner) {
+function sending(frame, isConnected) {
   return h("article", { class: "turn", "data-status": "sending" },
     frame.text === undefined ? null : bubble(frame.text),
-    h("p", { class: "turn-state" }, owner.isConnected() ? "Sending…" : "Will be sent when the connection is back"));
+    h("p", { class: "turn-state" }, isConnected ? "Sending…" : "Will be sent when the connection is back"));
 }
 
-function refusal(frame, words, owner) {
+function refusal(frame, words, commands) {
   return h("article", { class: "turn", "data-status": "refused" },
     frame.text === undefined ? null : bubble(frame.text),
     h("div", { class: "notice notice-bad" },
       h("p", {}, h("strong", {}, "Not sent. "), words),
       h("div", { class: "notice-row" },
-        h("button", { class: "button button-small", type: "button", onclick: () => owner.resend(frame) }, "Try again"),
-        h("button", { class: "button button-small button-quiet", type: "button", onclick: () => owner.discard(frame) }, "Discard"))));
+        h("button", { class: "button button-small", type: "button", onclick: () => commands.resend(frame) }, "Try again"),
+        h("button", { class: "button button-small button-quiet", type: "button", onclick: () => commands.discard(frame) }, "Discard"))));
 }
 
 class TurnView {
@@ -195,7 +195,7 @@ class TurnView {
     } else if (turn.status === Status.RUNNING) {
       const talks = items.some((item) => !item.complete);
       this.state.classList.toggle("working", !talks);
-      setText(this.state, this.owner.isCancelling(turn.runId) ? "Stopping…" : talks ? "" : "Working…");
+      setText(this.state, this.owner.commands.isCancelling(turn.runId) ? "Stopping…" : talks ? "" : "Working…");
     } else if (turn.status === Status.FAILED || turn.status === Status.TIMED_OUT) {
       this.showFailure(turn);
     } else {
