@@ -128,6 +128,15 @@ def test_a_disabled_user_is_not_let_in():
     assert authenticate_bearer(token) is None
 
 
+def test_a_disabled_user_is_not_let_in_by_a_login_that_would_let_them_in(settings):
+    settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.AllowAllUsersModelBackend"]
+    user = make_user()
+    _, key = log_in(user)
+    assert authenticate(SessionCookie(key)) is not None
+    get_user_model().objects.update(is_active=False)
+    assert authenticate(SessionCookie(key)) is None
+
+
 def test_a_session_by_a_way_of_logging_in_that_is_no_longer_offered_is_nobody(settings):
     _, key = log_in(make_user())
     settings.AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend"]

@@ -105,6 +105,8 @@ def test_cookies_without_an_origin_are_refused():
         "http://a.apps.example",
         "https://a.apps.example:8443",
         "https://user@a.apps.example",
+        "https://a.apps.example@evil.example",
+        "https://a.apps.example/evil.example",
         "https://a.ports.example",
         "*",
         "http://",
@@ -231,7 +233,7 @@ def test_a_token_in_the_address_is_refused_even_beside_a_valid_one(query):
 
 
 def test_other_words_in_the_address_are_ignored():
-    assert credentials(TOKEN, query=b"v=1&x=%ff&tokens=3\xff") == BearerToken("abc")
+    assert credentials(TOKEN, OWN, query=b"v=1&x=%ff&tokens=3\xff") == BearerToken("abc")
 
 
 @pytest.mark.parametrize("offered", [(), ("",), ("turnout.v2",), ("TURNOUT.V1",), ("turnout.v1 ",), ("x",) * 300])
