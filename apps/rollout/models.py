@@ -233,12 +233,8 @@ class AbstractSeamFlag(AbstractUserFlag):  # type: ignore[misc] # waffle's class
         names = set(options.pop("update_fields", None) or self._plain_fields() | {"everyone", "percent"})
         written = names & {"everyone", "percent"}
         changed = any(getattr(self, name) != getattr(stored, name) for name in written)
-        if changed and self.version != stored.version:
-            raise StaleStage(_stale(type(self), self.name))
-        if self.version == stored.version and (self.stage, self.share_buckets) != (
-            stored.stage,
-            stored.share_buckets,
-        ):
+        assigned = (self.stage, self.share_buckets) != (stored.stage, stored.share_buckets)
+        if assigned and self.version == stored.version:  # an old copy's stage differs without anyone's doing
             raise IllegalMove(f"the stage of {self.name} is written by moves.move alone, not by save()")
         super().save(update_fields=(names & self._plain_fields()) | {"modified"}, **options)
         self._follow(_asked_of_waffle(self) if changed else None)

@@ -70,6 +70,12 @@ def test_a_user_keeps_their_bucket_over_releases():
     assert [bucket_of("billing", "5f", UserId(n)) for n in (1, 2, 3)] == [3900, 8173, 8924]
 
 
+def test_a_share_of_n_buckets_holds_the_first_n_and_no_more():
+    own = bucket_of("billing", "salt", UserId(1))
+    assert served(own, UserId(1)) == "legacy"
+    assert served(own + 1, UserId(1)) == "factory"
+
+
 def test_a_seam_and_a_salt_that_join_to_the_same_text_draw_different_users():
     assert bucket_of("a:b", "c", UserId(1)) != bucket_of("a", "b:c", UserId(1))
     assert bucket_of("ab", "c", UserId(1)) != bucket_of("a", "bc", UserId(1))
