@@ -69,7 +69,7 @@ class LifespanApplication:
         await receive()  # lifespan.startup
         async with AsyncExitStack() as stack:
             try:
-                services = await stack.enter_async_context(open_services(settings.CONFIGURATION))
+                services = await stack.enter_async_context(open_services(settings.CONFIGURATION, kind="lifespan"))
             except Exception as error:
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 raise

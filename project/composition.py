@@ -40,6 +40,7 @@ from apps.realtime.connection import ConnectionLimits
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.group_commit import FlushLimits
 from apps.realtime.log import EventLog, LogLimits
+from apps.realtime.periodic import Periodic
 from apps.realtime.pool import PoolLimits, WebSocketConnectionPool
 from apps.realtime.protocol import Limits, Window
 from apps.realtime.publisher import PublisherLimits
@@ -54,6 +55,7 @@ from project.version import VERSION
 
 logger = logging.getLogger(__name__)
 
+_RECEIPTS_S = 3_600.0  # between two looks for receipts that nobody will ask for any more
 _READY_S = 2.0  # for one check of `/readyz`
 _GOODBYE_S = 5.0  # for tabs to hear `bye` and close; a tab that does not read must not hold the process
 
@@ -94,10 +96,13 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(configuration: Configuration) -> AsyncIterator[Services]:
-    """Everything that a process needs to serve sockets and to run agents, open for the length of the block."""
+async def open_services(configuration: Configuration, kind: str) -> AsyncIterator[Services]:
+    """Everything that a process needs to serve sockets and to run agents, open for the length of the block.
+
+    `kind` is how the process calls itself in its reports: `serve`, or `lifespan` under another server.
+    """
     async with AsyncExitStack() as stack:
-        services = await _open(configuration, stack)
+        services = await _open(configuration, kind, stack)
         slot = execution_config()
         slot.services = services
         try:
@@ -106,57 +111,33 @@ async def open_services(configuration: Configuration) -> AsyncIterator[Services]
             slot.services = None
 
 
-async def _open(configuration: Configuration, stack: AsyncExitStack) -> Services:
+async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) -> Services:
     process_id = new_id()
     database = await stack.enter_async_context(DatabaseThreads(configuration.database_threads))
-    pool = WebSocketConnectionPool(
-        _pool_limits(configuration),
-        read_heads=lambda user_ids: database.call(read_heads, user_ids),
-        find_invalid=_find_invalid(database),
-    )
-    log = EventLog(_log_limits(configuration), pool)
     reader = PageReader(database)
+    pool = _pool(configuration, database)
+    log = EventLog(_log_limits(configuration), pool)
     bridges = WebSocketBridgeFactory(pool, reader, _connection_limits(configuration))
     engines = ExecutionEngineFactory(_run_limits(configuration))
-    adapter = FactoryAdapter(
-        SEAMS,
-        bind={ENGINE_SEAM.name: engines.open_engine, BRIDGE_SEAM.name: bridges.open_run_bridge},
-        read_paths=lambda identity: database.call(adapter.choose_paths, identity),
-    )
+    adapter = _adapter(database, engines, bridges)
     agents = build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
-    toolbox = Toolbox(builtin_tools(search=_search(database)))
     provider = ModelProvider(_model_settings(configuration))
     fold = MessageFold(log)
-    runs = RunService(
-        log=log,
-        limits=_run_limits(configuration),
-        choose_paths=adapter.choose_paths,
-        known_agents=[agent.name for agent in agents.describe()],
-        fold=fold,
-    )
+    runs = _run_service(configuration, log, adapter, agents, fold)
     conversation = Conversation(runs=runs, log=log, limits=_chat_limits(configuration))
-    executor = Executor(
-        database=database,
-        runs=runs,
-        log=log,
-        agents=agents,
-        provider=provider,
-        open_tools=toolbox.open_belt,
-        open_engine=_open_engine(adapter),
-        open_bridge=_open_bridge(adapter),
-        history=history_within(_history_limits(configuration)),
-        limits=_run_limits(configuration),
-    )
+    executor = _executor(configuration, database, runs, log, agents, provider, adapter)
     census = census_of(executor=executor, engines=engines, pool=pool, log=log, reader=reader, database=database)
-    heartbeat = Heartbeat(database, process_id, census, configuration.report_s, kind="serve", version=VERSION)
 
-    await stack.enter_async_context(heartbeat)
-    await stack.enter_async_context(provider)
-    opened_log = log.open(database, settle=Settlement(), fold=fold, may_receive_leaks=_served_by_legacy(adapter))
-    await stack.enter_async_context(opened_log)
-    await stack.enter_async_context(reader)
-    await stack.enter_async_context(pool)
-    await stack.enter_async_context(executor)
+    for part in (
+        Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
+        provider,
+        log.open(database, settle=Settlement(), fold=fold, may_receive_leaks=_served_by_legacy(adapter)),
+        reader,
+        pool,
+        executor,
+        Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
+    ):
+        await stack.enter_async_context(part)
     return Services(
         configuration=configuration,
         process_id=process_id,
@@ -172,7 +153,68 @@ async def _open(configuration: Configuration, stack: AsyncExitStack) -> Services
         executor=executor,
         conversation=conversation,
         readiness=_readiness(database, pool, log, executor),
-        metrics=Metrics(census, kind="serve", version=VERSION) if configuration.metrics else None,
+        metrics=Metrics(census, kind=kind, version=VERSION) if configuration.metrics else None,
+    )
+
+
+# -- parts that take more than a line
+
+
+def _pool(configuration: Configuration, database: DatabaseThreads) -> WebSocketConnectionPool:
+    return WebSocketConnectionPool(
+        _pool_limits(configuration),
+        read_heads=lambda user_ids: database.call(read_heads, user_ids),
+        find_invalid=_find_invalid(database),
+    )
+
+
+def _adapter(
+    database: DatabaseThreads, engines: ExecutionEngineFactory, bridges: WebSocketBridgeFactory
+) -> FactoryAdapter:
+    adapter = FactoryAdapter(
+        SEAMS,
+        bind={ENGINE_SEAM.name: engines.open_engine, BRIDGE_SEAM.name: bridges.open_run_bridge},
+        read_paths=lambda identity: database.call(adapter.choose_paths, identity),
+    )
+    return adapter
+
+
+def _run_service(
+    configuration: Configuration,
+    log: EventLog,
+    adapter: FactoryAdapter,
+    agents: AgentClassRegistry,
+    fold: MessageFold,
+) -> RunService:
+    return RunService(
+        log=log,
+        limits=_run_limits(configuration),
+        choose_paths=adapter.choose_paths,
+        known_agents=[agent.name for agent in agents.describe()],
+        fold=fold,
+    )
+
+
+def _executor(
+    configuration: Configuration,
+    database: DatabaseThreads,
+    runs: RunService,
+    log: EventLog,
+    agents: AgentClassRegistry,
+    provider: ModelProvider,
+    adapter: FactoryAdapter,
+) -> Executor:
+    return Executor(
+        database=database,
+        runs=runs,
+        log=log,
+        agents=agents,
+        provider=provider,
+        open_tools=Toolbox(builtin_tools(search=_search(database))).open_belt,
+        open_engine=_open_engine(adapter),
+        open_bridge=_open_bridge(adapter),
+        history=history_within(_history_limits(configuration)),
+        limits=_run_limits(configuration),
     )
 
 

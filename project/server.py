@@ -105,7 +105,7 @@ class ServiceLife:
 
     async def _live(self, opened: "asyncio.Future[Services]") -> None:
         try:
-            async with open_services(self._configuration) as services:
+            async with open_services(self._configuration, kind="serve") as services:
                 opened.set_result(services)
                 await self._leaving.wait()
         except BaseException as error:

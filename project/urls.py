@@ -1,8 +1,9 @@
 """Every URL of the site. The socket is at /ws/chat/, see project/asgi.py."""
 
-from apps.chat.api import api
 from django.contrib import admin
 from django.urls import include, path
+
+from apps.chat.api import api
 
 urlpatterns = [
     path("", include("apps.operations.urls")),

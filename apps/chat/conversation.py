@@ -115,6 +115,10 @@ class Conversation:
             case ToolDecide():
                 return self.decide_tool(identity, command)
 
+    def forget_receipts(self) -> None:
+        """Delete the receipts of all users that are too old to answer a repeated command."""
+        CommandReceipt.objects.all().forget(self._forgotten_before())
+
     def _forgotten_before(self) -> datetime:
         return timezone.now() - timedelta(hours=self._limits.receipt_hours)
 

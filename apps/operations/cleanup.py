@@ -29,7 +29,7 @@ from apps.operations.census import held
 from apps.operations.models import ProcessReport
 from apps.realtime.log import EventLog
 from apps.realtime.models import RunLedger, Segment, Stream
-from apps.realtime.retention import REMOVED, blank_segments
+from apps.realtime.retention import blank_segments, says_something
 from apps.vocabulary import RunId, UserId
 
 COUNTED = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)
@@ -185,7 +185,7 @@ class Cleanup:
         tally = Tally("deleted threads")
         for user_id, thread_id in _deleted_threads():
             tally.seen += 1
-            if unblanked := sum(map(_is_left, _entries_of(user_id, thread_id))):
+            if unblanked := sum(map(says_something, _entries_of(user_id, thread_id))):
                 tally.add_wrong(f"{unblanked} events of thread {thread_id} of user {user_id}")
         return tally
 
@@ -275,13 +275,7 @@ def _entries_of(user_id: int, thread_id: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_left_of(thread_id: str, entry: Mapping[str, Any]) -> bool:
-    return entry["thread_id"] == thread_id and _is_left(entry)
-
-
-def _is_left(entry: Mapping[str, Any]) -> bool:
-    """Something of a deleted thread that still says what was in it; that it was deleted must be told."""
-    event = entry["event"]
-    return event != REMOVED and not (event["type"] == "CUSTOM" and event["name"] == "turnout.thread.deleted")
+    return entry["thread_id"] == thread_id and says_something(entry)
 
 
 def _rows_of_nobody() -> Mapping[str, QuerySet[Any]]:

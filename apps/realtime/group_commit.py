@@ -163,7 +163,7 @@ class GroupCommit:
     def census(self) -> Mapping[str, int]:
         """Counts for the process report."""
         return {
-            "log_runs_waiting": len(self._waiting),
-            "log_commits": self.commits,
-            "log_commit_retries": self.retries,
+            "runs_waiting": len(self._waiting),
+            "commits_total": self.commits,
+            "commit_retries_total": self.retries,
         }

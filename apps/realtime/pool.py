@@ -212,7 +212,7 @@ class WebSocketConnectionPool:
         return {
             "connections": self._count,
             "connected_users": len(self._by_user),
-            "connections_opened": self.opened,
+            "connections_opened_total": self.opened,
             **{f"connections_{state.value}": health[state.value] for state in Health},
-            **{f"connections_closed_{reason}": count for reason, count in sorted(self.closed_for.items())},
+            **{f"connections_closed_{reason}_total": count for reason, count in sorted(self.closed_for.items())},
         }

@@ -121,7 +121,7 @@ class PageReader:
 
     def census(self) -> Mapping[str, int]:
         """Counts for the process report."""
-        return {"log_requests_waiting": len(self._requests), "log_reads": self.reads}
+        return {"requests_waiting": len(self._requests), "reads_total": self.reads}
 
 
 def read_all(requests: Sequence[Request]) -> dict[Request, Answer]:

@@ -15,17 +15,25 @@ from apps.vocabulary import ThreadId, UserId
 REMOVED = {"type": "CUSTOM", "name": "turnout.removed", "value": None}
 
 
+def says_something(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry holds content: it is neither blanked nor the notice that its thread was deleted."""
+    event = entry["event"]
+    return event != REMOVED and not (event["type"] == "CUSTOM" and event["name"] == "turnout.thread.deleted")
+
+
 def blank_segments(segments: Iterable[Segment], chosen: Callable[[Mapping[str, Any]], bool] = lambda _: True) -> int:
     """Blank the chosen entries of these rows, all by default; returns how many events lost their content."""
     blanked = 0
     changed: list[Segment] = []
     for segment in segments:
         entries = orjson.loads(segment.payload)
-        to_blank = [entry for entry in entries if chosen(entry) and entry["event"] != REMOVED]
+        to_blank = [entry for entry in entries if chosen(entry) and says_something(entry)]
         if not to_blank:
             continue
         for entry in to_blank:
             entry["event"] = REMOVED
+            if segment.leaked_from is not None:
+                entry["thread_id"] = entry["run_id"] = None  # a stranger keeps not even the ids
         segment.payload = orjson.dumps(entries).decode()
         segment.size = len(segment.payload.encode())
         blanked += len(to_blank)

@@ -20,16 +20,15 @@ async def listen_through_drops(client: Client, chance: random.Random, run_ids: l
             if first:
                 thread_ids = [await client.new_thread() for _ in range(RUNS)]
                 text = f"count={DELTAS} interval_ms={INTERVAL_MS} tag=of-{client.name}"
-                run_ids += [await client.run(thread_id, text) for thread_id in thread_ids]
+                run_ids.extend([await client.run(thread_id, text) for thread_id in thread_ids])
                 first = False
             cut = asyncio.get_running_loop().call_later(chance.uniform(0.2, 1.5), client.drop)
             await client.until(lambda c: c.close_code is not None or is_done(c, run_ids))
             cut.cancel()
 
 
-async def test_fifty_users_lose_nothing_see_nothing_twice_and_nothing_of_each_other(server):
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
+async def test_fifty_users_lose_nothing_see_nothing_twice_and_nothing_of_each_other(server, time_budget):
+    seed = time_budget("soak").seed
     names = [f"user{n}" for n in range(USERS)]
     tokens = server.tokens(names)
     clients, runs = [], []

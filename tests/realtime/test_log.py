@@ -92,7 +92,7 @@ async def test_many_users_share_a_commit_and_get_only_their_own():
             entries = await room.entries(lease.user_id)
             assert text_of(entries) == f"{lease.user_id}." * 50
             assert {entry["run_id"] for entry in entries} == {lease.run_id}
-        assert room.log.census()["log_commits"] < 20 * 53
+        assert room.log.census()["commits_total"] < 20 * 53
 
 
 async def test_an_open_message_and_tool_call_are_closed_before_the_terminal_event():
