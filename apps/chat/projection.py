@@ -128,6 +128,13 @@ class ThreadView:
         if message.role == "user":
             self._asked[message.message_id] = message
 
+    def hold_part(self, run_id: RunId, message_id: MessageId, part: Json) -> None:
+        """Take a part of a message that is held."""
+        held = {key: [value] if key in _GROWING and isinstance(value, str) else value for key, value in part.items()}
+        self.messages[run_id, message_id].parts.append(held)
+        if "id" in part:
+            self._parts[run_id, part["type"], part["id"]] = held
+
     def hold_run(self, run: RunView) -> None:
         """Take a stored run."""
         self.runs[run.run_id] = run
@@ -311,11 +318,12 @@ class ThreadView:
         message_id = bounded_id(any_id)
         message = self.messages.get((run.run_id, message_id))
         if message is None and not run.settled:
+            before = self._asked.get(run.message_id) if run.newest_id is None else self.messages[run.run_id, run.newest_id]
             message = MessageView(
                 message_id,
                 run.run_id,
                 "assistant",
-                moment(at),
+                max(moment(at), before.created_at if before else ""),  # whatever clocks did
                 place=run.answers + 1,
                 parent_id=run.newest_id or run.message_id,
                 begun=False,
@@ -369,6 +377,9 @@ _STEPS: Final[Mapping[str, Callable[[ThreadView, RunView, Json, float], None]]] 
     "SUBAGENT_FINISHED": ThreadView._subagent_end,  # noqa: SLF001
     "SUBAGENT_ERROR": ThreadView._subagent_end,  # noqa: SLF001
 }
+
+
+_GROWING: Final = frozenset({"text", "arguments"})
 
 
 def bounded_id(any_id: str) -> MessageId:
