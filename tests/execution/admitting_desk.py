@@ -1,0 +1,64 @@
+"""Admission and claims without an executor: the service on a real log, in the thread of the test."""
+
+import dataclasses
+
+import orjson
+
+from apps.execution.models import Run, UserBudget
+from apps.execution.service import RunService
+from apps.realtime.log import EventLog, LogLimits
+from apps.realtime.models import RunLedger, Segment
+from tests.execution.running_room import LIMITS, PATHS, Notes, a_request, in_transaction
+
+
+class Desk:
+    """Each call is one transaction, as a command is."""
+
+    def __init__(self, **limits):
+        self.fold = Notes()
+        self.log = EventLog(LogLimits())
+        self.runs = RunService(
+            log=self.log,
+            limits=dataclasses.replace(LIMITS, **limits),
+            choose_paths=lambda _: PATHS,
+            known_agents=("metronome", "faulty"),
+            fold=self.fold,
+        )
+
+    def admit(self, identity, **changes):
+        return in_transaction(self.runs.admit, identity, a_request(**changes))
+
+    def cancel(self, identity, run_id):
+        return in_transaction(self.runs.cancel, identity.user_id, run_id)
+
+    def claim(self):
+        claimed = self.runs.claim()
+        return None if claimed is None else claimed.lease.run_id
+
+
+def events_of(identity, run_id=None):
+    payloads = Segment.objects.filter(user_id=identity.user_id).order_by("first_seq").values_list("payload", flat=True)
+    entries = [entry for payload in payloads for entry in orjson.loads(payload)]
+    return [entry["event"] for entry in entries if run_id in (None, entry["run_id"])]
+
+
+def places_of(identity):
+    """(run id, place, whether the message is told) of every queue event, in order."""
+    payloads = Segment.objects.filter(user_id=identity.user_id).order_by("first_seq").values_list("payload", flat=True)
+    return [
+        (entry["run_id"], entry["event"]["value"]["place"], "message" in entry["event"]["value"])
+        for payload in payloads
+        for entry in orjson.loads(payload)
+        if entry["event"].get("name") == "turnout.run.queued"
+    ]
+
+
+def assert_books_balance():
+    """The counts of every budget are the runs that there are, and a run's ledger is open exactly as long as it."""
+    for budget in UserBudget.objects.all():
+        runs = Run.objects.filter(user_id=budget.user_id)
+        counted = [runs.filter(status=status).count() for status in ("queued", "running", "waiting")]
+        assert counted == [budget.queued, budget.running, budget.waiting]
+        assert (budget.turn_at is None) == (budget.queued == 0)
+    for run in Run.objects.all():
+        assert RunLedger.objects.get(run_id=run.pk).is_open == (run.status in ("queued", "running"))
