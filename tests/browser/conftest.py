@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 from tests.serving import ServerProcess, migrated_database, serving
 
 PASSWORD = "a long enough passphrase"
-PEOPLE = 60
+PEOPLE = 100
 
 # Sessions are made as a log in makes them; hashing a password for each test would cost more than the test.
 _MAKE_PEOPLE = f"""
@@ -55,6 +55,14 @@ class Person:
     id: str
 
 
+@dataclass(frozen=True)
+class Town:
+    """A database in which people live, to be copied for each server; each of them is used by one test."""
+
+    database: Path
+    people: Iterator[Person]
+
+
 @dataclass
 class Watch:
     """What tabs complained about. A test that provokes a failed request says so in `expected`."""
@@ -78,31 +86,22 @@ def static_files() -> None:
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return migrated_database(tmp_path_factory.mktemp("database"))
-
-
-@pytest.fixture(scope="session")
-def shared_server(
-    tmp_path_factory: pytest.TempPathFactory, empty_database: Path, static_files: None
-) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("server")
-    collected = ServerProcess(folder, empty_database).manage("collectstatic", "--noinput", "-v", "0")
+def town(tmp_path_factory: pytest.TempPathFactory, static_files: None) -> Town:
+    folder = tmp_path_factory.mktemp("town")
+    database = migrated_database(folder)
+    clerk = ServerProcess(folder, database)
+    collected = clerk.manage("collectstatic", "--noinput", "-v", "0")
     assert collected.returncode == 0, collected.stderr
-    with serving(folder, empty_database) as server:
-        yield server
+    done = clerk.manage("shell", "-v", "0", "-c", _MAKE_PEOPLE)
+    assert done.returncode == 0, done.stderr
+    people = [Person(**person) for person in json.loads(done.stdout.splitlines()[-1])]
+    return Town(clerk.database, iter(people))
 
 
 @pytest.fixture(scope="session")
-def crowd(shared_server: ServerProcess) -> Iterator[Person]:
-    return make_people(shared_server)
-
-
-def make_people(server: ServerProcess) -> Iterator[Person]:
-    """People of a server, each to be used by one test."""
-    done = server.manage("shell", "-v", "0", "-c", _MAKE_PEOPLE)
-    assert done.returncode == 0, done.stderr
-    return iter([Person(**person) for person in json.loads(done.stdout.splitlines()[-1])])
+def shared_server(tmp_path_factory: pytest.TempPathFactory, town: Town) -> Iterator[ServerProcess]:
+    with serving(tmp_path_factory.mktemp("server"), town.database) as server:
+        yield server
 
 
 @pytest.fixture
@@ -111,13 +110,13 @@ def server(shared_server: ServerProcess) -> ServerProcess:
 
 
 @pytest.fixture
-def person(crowd: Iterator[Person]) -> Person:
-    return next(crowd)
+def person(town: Town) -> Person:
+    return next(town.people)
 
 
 @pytest.fixture
-def stranger(crowd: Iterator[Person]) -> Person:
-    return next(crowd)
+def stranger(town: Town) -> Person:
+    return next(town.people)
 
 
 @pytest.fixture

@@ -1,73 +1,16 @@
-"""What the page does when its line breaks, its server restarts, or somebody else sits down."""
+"""What the page does when its line breaks, or somebody else sits down."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, WebSocketRoute, expect
 
-from tests.browser.conftest import Person, Watch, ask, beats, make_people, open_chat
-from tests.serving import ServerProcess, serving
+from tests.browser.conftest import Person, Watch, ask, beats, open_chat
+from tests.serving import ServerProcess
 
 pytestmark = pytest.mark.browser
 
 RETRY = 30_000  # milliseconds: a machine under load takes its time to start a server
-
-
-@pytest.fixture
-def server(tmp_path: Path, empty_database: Path, shared_server: ServerProcess) -> Iterator[ServerProcess]:
-    """A server of the test's own, which it may stop; the static files are collected already."""
-    with serving(tmp_path, empty_database) as own:
-        yield own
-
-
-@pytest.fixture
-def crowd(server: ServerProcess) -> Iterator[Person]:
-    return make_people(server)
-
-
-def restart(server: ServerProcess) -> None:
-    assert server.stop() == 0
-    server.start(server.port)
-
-
-def test_a_restart_is_told_in_words_and_what_was_written_meanwhile_is_sent(
-    tab: Page, server: ServerProcess, watch: Watch
-):
-    watch.expected = ("WebSocket connection to", "ERR_CONNECTION_REFUSED")
-    open_chat(tab)
-    ask(tab, "1 + 1", agent="assistant")
-    expect(tab.locator(".turn")).to_have_attribute("data-status", "succeeded")
-
-    assert server.stop() == 0
-    expect(tab.locator("#connection-words")).to_contain_text("Reconnecting")
-    expect(tab.locator("#trouble")).to_contain_text("What you write is kept")
-    expect(tab.get_by_role("button", name="Reconnect now")).to_be_visible()
-    ask(tab, "2 + 3")
-    expect(tab.get_by_text("Will be sent when the connection is back")).to_be_visible()
-
-    server.start(server.port)
-    expect(tab.locator("#connection-words")).to_have_text("Connected", timeout=RETRY)
-    expect(tab.locator("#trouble")).to_be_hidden()
-    expect(tab.locator(".bubble")).to_have_text(["1 + 1", "2 + 3"])
-    expect(tab.locator(".turn").nth(1).locator(".text").last).to_contain_text("5")
-    expect(tab.locator(".turn")).to_have_count(2)
-
-
-def test_an_answer_cut_by_a_crash_ends_visibly_and_once(tab: Page, server: ServerProcess, watch: Watch):
-    watch.expected = ("WebSocket connection to", "ERR_CONNECTION_REFUSED")
-    open_chat(tab)
-    ask(tab, "count=5000 interval_ms=20 tag=k", agent="metronome")
-    expect(tab.locator(".text")).to_contain_text("20:k")
-    server.kill()
-    expect(tab.locator("#connection-words")).to_contain_text("Reconnecting")
-    server.start(server.port)
-    expect(tab.locator(".turn")).to_have_attribute("data-status", "interrupted", timeout=RETRY)
-    expect(tab.locator(".turn-state")).to_contain_text("What had arrived is kept")
-    shown = tab.locator(".text").inner_text()
-    assert shown == beats(len(shown.split()), "k")
-    tab.reload()
-    expect(tab.locator(".text")).to_have_text(shown)
 
 
 def test_a_line_that_breaks_again_and_again_loses_and_doubles_nothing(tab: Page):

@@ -21,9 +21,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("username")
         parser.add_argument("--create-user", action="store_true", help="make the user if there is none")
-        parser.add_argument(
-            "--json", action="store_true", help='print {"token": ...} instead of the bare token'
-        )
+        parser.add_argument("--json", action="store_true", help='print {"token": ...} instead of the bare token')
 
     def handle(self, *_args: Any, **options: Any) -> None:
         with transaction.atomic():
@@ -36,9 +34,7 @@ def _user(username: str, *, create: bool) -> AbstractUser:
     users = get_user_model()
     user = users.objects.filter(username=username).first()
     if user is None and not create:
-        raise CommandError(
-            f"there is no user {username!r}; add --create-user to make one", returncode=COULD_NOT_LOOK
-        )
+        raise CommandError(f"there is no user {username!r}; add --create-user to make one", returncode=COULD_NOT_LOOK)
     if user is None:
         user = users(username=username)
         user.set_unusable_password()
@@ -46,12 +42,8 @@ def _user(username: str, *, create: bool) -> AbstractUser:
             user.full_clean()
         except ValidationError as invalid:
             reasons = " ".join(invalid.messages)
-            raise CommandError(
-                f"{username!r} cannot be a user: {reasons}", returncode=COULD_NOT_LOOK
-            ) from None
+            raise CommandError(f"{username!r} cannot be a user: {reasons}", returncode=COULD_NOT_LOOK) from None
         user.save()
     if not user.is_active:
-        raise CommandError(
-            f"the user {username!r} is disabled; a token would not work", returncode=COULD_NOT_LOOK
-        )
+        raise CommandError(f"the user {username!r} is disabled; a token would not work", returncode=COULD_NOT_LOOK)
     return user

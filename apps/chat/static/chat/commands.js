@@ -1,0 +1,93 @@
+// What the user asks of the server over the socket, and what became of it: asking, stopping, trying again.
+
+import { announce, toast } from "./dom.js";
+import { Outbox } from "./outbox.js";
+
+export class Commands {
+  /** `owner` has transmit(frame), changed(), turnsOf(threadId), and took(frame, result) for each admitted run. */
+  constructor({ memory, owner }) {
+    this.owner = owner;
+    this.refused = []; // {frame, words}: messages that the server did not take
+    this.before = new Map(); // command id -> how many turns its thread had when it was sent
+    this.outbox = new Outbox({
+      memory,
+      send: (frame) => owner.transmit(frame),
+      answered: (frame, reply) => this.answered(frame, reply),
+    });
+  }
+
+  ask(threadId, text, agent) {
+    this.put({ type: "run.start", thread_id: threadId, text, if_busy: "enqueue", ...(agent ? { agent } : {}) });
+  }
+
+  /** Answer again what a turn answered. */
+  retry(threadId, turn) {
+    const agent = turn.agent ? { agent: turn.agent } : {};
+    this.put({ type: "run.start", thread_id: threadId, retry_of: turn.runId, if_busy: "enqueue", ...agent });
+  }
+
+  cancel(turn) {
+    if (this.isCancelling(turn.runId)) return;
+    announce("Stopping the answer.");
+    this.put({ type: "run.cancel", run_id: turn.runId });
+  }
+
+  isCancelling(runId) {
+    return this.outbox.isCancelling(runId);
+  }
+
+  /** Send a refused message once more; the server may take it now. */
+  resend(frame) {
+    const { id: _old, ...command } = frame;
+    this.put(command);
+    this.discard(frame);
+  }
+
+  discard(frame) {
+    this.refused = this.refused.filter((entry) => entry.frame !== frame);
+    this.owner.changed();
+  }
+
+  put(command) {
+    const before = this.owner.turnsOf(command.thread_id).length;
+    this.before.set(this.outbox.put(command), before);
+    this.owner.changed();
+  }
+
+  /** The tab is subscribed (again): what has no answer goes out once more. */
+  resume() {
+    this.outbox.resend();
+    this.owner.changed();
+  }
+
+  replied(reply) {
+    this.outbox.replied(reply);
+  }
+
+  answered(frame, reply) {
+    this.before.delete(frame.id);
+    if (frame.type === "run.start") {
+      if (reply.ok) this.owner.took(frame, reply.result);
+      else this.refused.push({ frame, words: reply.error.message });
+    } else if (!reply.ok && reply.error.code !== "run_finished") {
+      toast(`That could not be stopped. ${reply.error.message}`);
+    }
+    this.owner.changed();
+  }
+
+  /** What a thread shows below its turns: messages without an answer, and refused ones. */
+  below(threadId) {
+    const turns = this.owner.turnsOf(threadId);
+    // The event that shows a message to all tabs comes before this tab's reply: it must not stand there twice.
+    const isShown = (frame) => turns.slice(this.before.get(frame.id) ?? 0)
+      .some(({ prompt }) => (prompt?.text ?? null) === (frame.text ?? null));
+    return {
+      unanswered: this.outbox.messages(threadId).filter((frame) => !isShown(frame)),
+      refused: this.refused.filter(({ frame }) => frame.thread_id === threadId),
+    };
+  }
+
+  get isWaiting() {
+    return this.outbox.waiting.size > 0;
+  }
+}
