@@ -61,7 +61,7 @@ def _finite_decimal(value: Fraction) -> str | None:
         denominator, places = denominator // 2, places + 1
     while denominator % 5 == 0:
         denominator, places = denominator // 5, places + 1
-    if denominator != 1 or places > MAX_DIGITS_SHOWN:
+    if denominator != 1:
         return None
     if places == 0:
         return str(value.numerator)

@@ -6,6 +6,7 @@ run and never from the arguments, a call id works once, and time and size are bo
 """
 
 import asyncio
+import bisect
 import enum
 import re
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
+import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from apps.agents.base import ToolDeclaration
@@ -22,7 +24,7 @@ from apps.vocabulary import Identity, RunId, ThreadId
 RESULT = "result"  # in `public_fields`: the tool's result may be shown
 MAX_CALLS_PER_RUN = 100
 MAX_CALL_ID_CHARACTERS = 128
-MAX_ARGUMENT_BYTES = 32_768
+MAX_ARGUMENT_BYTES = 16_384  # of the JSON text; as a string in an event it can be twice that
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 
@@ -77,7 +79,7 @@ class Tool[Arguments: ToolArguments](ABC):
     public_fields: frozenset[str] = frozenset()
     effect: Effect = Effect.NONE
     timeout_s: float = 10.0  # seconds for one call
-    max_result_bytes: int = 32_768  # bytes of UTF-8; a longer result is cut, and says so
+    max_result_bytes: int = 32_768  # bytes as a JSON string, as it stands in an event; a longer one is cut, and says so
 
     @abstractmethod
     async def call(self, context: ToolContext, arguments: Arguments) -> str:
@@ -209,11 +211,19 @@ def _checked(tool: Tool[Any], arguments: Mapping[str, Any] | str) -> ToolArgumen
 
 
 def _cut(text: str, max_bytes: int) -> str:
-    data = text.encode(errors="replace")
-    if len(data) <= max_bytes:
-        return data.decode()
-    note = f"\n[cut: {len(data)} bytes]"
-    return data[: max_bytes - len(note)].decode(errors="ignore") + note
+    text = text.encode(errors="replace").decode()  # a lone surrogate cannot be sent
+    size = _json_bytes(text)
+    if size <= max_bytes:
+        return text
+    note = f"\n[cut: {size} bytes]"
+    room = max_bytes - _json_bytes(note)
+    # The longest beginning that fits. A slice and not a share of the size: one character is 1 to 6 bytes.
+    fitting = bisect.bisect_right(range(min(len(text), room) + 1), room, key=lambda end: _json_bytes(text[:end])) - 1
+    return text[:fitting] + note
+
+
+def _json_bytes(text: str) -> int:
+    return len(orjson.dumps(text)) - 2  # without its quotes
 
 
 def _check_usable(tool: Tool[Any]) -> None:

@@ -114,6 +114,8 @@ def test_known_answers(expression, answer):
         ("1e999999999", "too large"),
         ("1e-999999999", "too"),
         ("1.0e308 * 10 ** 300 * pi", "too large"),
+        ("pi * 10 ** 300 * 10 ** 300", "too large"),
+        ("1" + " " * MAX_CHARACTERS, "it may have 500"),
         ("1 / 0", "division by zero"),
         ("0 ** -1", "division by zero"),
         ("5 % (2 - 2)", "division by zero"),
