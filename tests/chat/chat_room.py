@@ -4,6 +4,7 @@
 """
 
 import itertools
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ from apps.realtime.models import Segment
 from apps.realtime.protocol import IfBusy, RunStart
 from apps.realtime.segments import SegmentLimits
 from apps.realtime.values import Ending
-from apps.vocabulary import Identity, MessageId, RunId, ThreadId, UserId, new_id
+from apps.vocabulary import Identity, RunId, ThreadId, UserId, new_id
 
 RUN_LIMITS = RunLimits(
     open_runs_per_user=20,
@@ -53,7 +54,6 @@ RUN_LIMITS = RunLimits(
 CHAT_LIMITS = ChatLimits(text_bytes=32_768, threads_per_user=100, messages_per_thread=200, receipt_hours=24)
 
 _user_ids = itertools.count(1_000)
-_AT = 1_800_000_000.0  # any time; the next event is a millisecond later
 
 
 class Room:
@@ -76,7 +76,6 @@ class Room:
             settle=Settlement(), fold=self.fold, limits=SegmentLimits(events=3), may_receive_leaks=nobody
         )
         self._logged: dict[RunId, int] = {}
-        self._clock = itertools.count()
 
     def thread(self, title: str = "") -> Thread:
         return self.conversation.create_thread(self.identity, title)
@@ -135,8 +134,7 @@ class Room:
 
     def _frozen(self, claimed: ClaimedRun, event: BaseEvent) -> FrozenEvent:
         wire = event.model_dump(mode="json", by_alias=True)
-        at = _AT + next(self._clock) / 1000
-        entry = encode_entry(claimed.lease.thread_id, claimed.lease.run_id, at, wire)
+        entry = encode_entry(claimed.lease.thread_id, claimed.lease.run_id, time.time(), wire)
         return FrozenEvent(entry, len(entry))
 
 
@@ -182,7 +180,3 @@ def called(
 
 def texts(messages: Iterable[Message | Mapping[str, Any]]) -> list[str]:
     return [message.text if isinstance(message, Message) else message["text"] for message in messages]
-
-
-def as_message_id(text: str) -> MessageId:
-    return MessageId(text)
