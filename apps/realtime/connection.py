@@ -118,10 +118,17 @@ class UserWebSocketContext:
     # -- what the client says
 
     def subscribe(self, frame: Subscribe) -> None:
-        """Begin to send events. Raises ProtocolViolation when the client is subscribed already."""
+        """Begin to send events. Raises ProtocolViolation when the client is subscribed already.
+
+        Without a position the first subscribe begins at the head that `hello` told, so that nothing is missed of what
+        is committed between the two.
+        """
         if frame.compress is not None:
             self._emitter.compress_events()
-        self._emitter.subscribed(frame.after)
+        after = frame.after
+        if after is None and self._cursor.state is CursorState.NEW:
+            after = self._head_at_start
+        self._emitter.subscribed(after)
 
     def acknowledged(self, frame: Ack) -> None:
         """Move the window. Raises ProtocolViolation for an ack of what was never sent."""

@@ -3,6 +3,9 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import orjson
+from django.db import transaction
+
 from apps.realtime.bridge import OwnerBridge, RunBridge
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.log import EventLog, LogLimits
@@ -10,8 +13,6 @@ from apps.realtime.models import Segment
 from apps.realtime.publisher import RunEventPublisher
 from apps.realtime.values import EndedRun, Page, RunLease
 from apps.vocabulary import RunId, ThreadId, UserId, new_id
-from django.db import transaction
-import orjson
 
 
 class Notes:

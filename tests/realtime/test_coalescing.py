@@ -3,9 +3,10 @@
 import json
 
 from ag_ui.core import ReasoningMessageContentEvent, TextMessageContentEvent, ToolCallArgsEvent
-from apps.realtime.coalescing import PIECE_CHARACTERS, WaitingDelta, encode_entry, split_delta
 from hypothesis import given
 from hypothesis import strategies as st
+
+from apps.realtime.coalescing import PIECE_CHARACTERS, WaitingDelta, encode_entry, split_delta
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
@@ -23,7 +24,10 @@ def test_joined_deltas_are_byte_for_byte_what_came_in(pieces):
 def test_an_event_is_exactly_as_the_ag_ui_package_serialises_it(text, subagent):
     for kind, package in (
         ("TEXT_MESSAGE_CONTENT", TextMessageContentEvent(message_id="m", delta=text, subagent_run_id=subagent)),
-        ("REASONING_MESSAGE_CONTENT", ReasoningMessageContentEvent(message_id="m", delta=text, subagent_run_id=subagent)),
+        (
+            "REASONING_MESSAGE_CONTENT",
+            ReasoningMessageContentEvent(message_id="m", delta=text, subagent_run_id=subagent),
+        ),
         ("TOOL_CALL_ARGS", ToolCallArgsEvent(tool_call_id="m", delta=text, subagent_run_id=subagent)),
     ):
         delta = WaitingDelta(kind, "m", subagent, 1.0)

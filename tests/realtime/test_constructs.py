@@ -1,9 +1,10 @@
 """What may come next in a run, and what must be closed before its end."""
 
 import pytest
-from apps.realtime.constructs import GrammarError, OpenConstructs
 from hypothesis import given
 from hypothesis import strategies as st
+
+from apps.realtime.constructs import GrammarError, OpenConstructs
 
 IDS = st.sampled_from(["a", "b"])
 EVENTS = st.one_of(

@@ -1,6 +1,10 @@
 """The cursor against a five-line model of a tab and a log: whatever happens, a tab sees a prefix, once, in order."""
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from apps.realtime.cursor import (
     CheckPosition,
     CursorState,
@@ -13,9 +17,6 @@ from apps.realtime.cursor import (
 from apps.realtime.protocol import ProtocolViolation, ResetReason
 from apps.realtime.values import Page
 from apps.vocabulary import Position, UserId
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 EPOCH, TAG = "a" * 16, "b" * 16
 WINDOW_EVENTS, WINDOW_BYTES, SEGMENT_EVENTS, SEGMENT_BYTES = 12, 120, 4, 40

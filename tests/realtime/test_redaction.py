@@ -1,9 +1,10 @@
 """What nobody thought of stays inside, and what is stored can always be stored."""
 
 import orjson
-from apps.realtime.redaction import VISIBLE, storable_event, storable_text, visible_event
 from hypothesis import given
 from hypothesis import strategies as st
+
+from apps.realtime.redaction import VISIBLE, storable_event, storable_text, visible_event
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.text() | st.integers(-(2**53), 2**53),

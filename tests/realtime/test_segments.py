@@ -2,11 +2,14 @@
 
 import json
 
-from apps.realtime.segments import SegmentLimits, cut_segments, next_tag
 from hypothesis import given
 from hypothesis import strategies as st
 
-ENTRIES = st.lists(st.text(max_size=60).map(lambda text: f'"event":{json.dumps(text, ensure_ascii=False)}'), max_size=50)
+from apps.realtime.segments import SegmentLimits, cut_segments, next_tag
+
+ENTRIES = st.lists(
+    st.text(max_size=60).map(lambda text: f'"event":{json.dumps(text, ensure_ascii=False)}'), max_size=50
+)
 
 
 @given(ENTRIES, st.integers(0, 1000), st.integers(1, 8), st.integers(20, 400))

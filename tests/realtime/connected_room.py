@@ -1,0 +1,111 @@
+"""A pool with real connections over a real log, for tests: only the socket is a list, and the clock a number."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from ag_ui.core import CustomEvent
+from django.db import transaction
+
+from apps.realtime.bridge import WebSocketBridgeFactory
+from apps.realtime.connection import ConnectionLimits, UserWebSocketContext
+from apps.realtime.database import DatabaseThreads
+from apps.realtime.log import EventLog, LogLimits
+from apps.realtime.pool import PoolLimits, WebSocketConnectionPool
+from apps.realtime.protocol import Limits, Window
+from apps.realtime.reader import PageReader, read_heads
+from apps.realtime.values import LogEntry
+from apps.vocabulary import Identity, UserId
+
+
+class Wire:
+    """The tab's end of a socket."""
+
+    def __init__(self) -> None:
+        self.frames: list[dict[str, Any]] = []
+        self.close_code: int | None = None
+        self.changed = asyncio.Event()
+
+    async def send_text(self, text: str) -> None:
+        self.frames.append(json.loads(text))
+        self.changed.set()
+
+    async def send_bytes(self, content: bytes) -> None:
+        raise AssertionError("nobody asked for compression")
+
+    async def close(self, code: int) -> None:
+        self.close_code = code
+        self.changed.set()
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [frame for frame in self.frames if frame["type"] == kind]
+
+    def seqs(self) -> list[int]:
+        return [entry["seq"] for frame in self.of("events") for entry in frame["events"]]
+
+    async def until(self, condition) -> None:
+        async with asyncio.timeout(10):
+            while not condition(self):
+                self.changed.clear()
+                await self.changed.wait()
+
+
+class ConnectedRoom:
+    def __init__(self, log: EventLog, database: DatabaseThreads, pool: WebSocketConnectionPool) -> None:
+        self.log = log
+        self.database = database
+        self.pool = pool
+        self.bridges: WebSocketBridgeFactory
+        self.invalid: set[object] = set()
+        self.stack: AsyncExitStack
+
+    async def connect(self, user: int, wire: Wire, principal: object = "p") -> UserWebSocketContext:
+        opened = self.bridges.open_connection(Identity(UserId(user), f"user{user}"), wire, principal)
+        return await self.stack.enter_async_context(opened)
+
+    async def append(self, user: int, events: int = 1) -> None:
+        await self.database.call(self._append, UserId(user), events)
+
+    def _append(self, user_id: UserId, events: int) -> None:
+        with transaction.atomic():
+            self.log.append(user_id, [LogEntry(CustomEvent(name="n", value=n)) for n in range(events)])
+
+
+@asynccontextmanager
+async def open_connected_room(**bounds: Any) -> AsyncIterator[ConnectedRoom]:
+    pool_bounds = {
+        "connections": 100,
+        "connections_per_user": 3,
+        "head_poll_s": 3600.0,
+        "revalidate_s": 3600.0,
+        "reconnect_spread_ms": 1000,
+    }
+    limits = ConnectionLimits(
+        window=Window(bounds.pop("window_events", 512), 262_144),
+        announced=Limits(65_536, 65_536, 32_768, 8, 20),
+        segment_events=64,
+        segment_bytes=65_536,
+        heartbeat_s=15,
+        stall_timeout_s=30,
+        subscribe_timeout_s=10,
+    )
+    room: ConnectedRoom
+
+    async def find_invalid(principals):
+        return set(principals) & room.invalid
+
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(DatabaseThreads(2))
+        pool = WebSocketConnectionPool(
+            PoolLimits(**pool_bounds | bounds),
+            read_heads=lambda users: database.call(read_heads, users),
+            find_invalid=find_invalid,
+        )
+        reader = await stack.enter_async_context(PageReader(database))
+        room = ConnectedRoom(EventLog(LogLimits(), pool), database, pool)
+        room.bridges = WebSocketBridgeFactory(pool, reader, limits)
+        await stack.enter_async_context(pool)
+        room.stack = await stack.enter_async_context(AsyncExitStack())
+        yield room

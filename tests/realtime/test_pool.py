@@ -1,0 +1,97 @@
+"""Who is connected, who must go, and that nobody is forgotten."""
+
+import pytest
+
+from apps.realtime.pool import ConnectionRefused
+from apps.realtime.protocol import CloseCode, Subscribe
+from tests.realtime.connected_room import Wire, open_connected_room
+
+pytestmark = pytest.mark.django_db(transaction=True)
+FROM_HEAD = Subscribe(None, None)
+
+
+async def test_over_the_limit_of_a_user_the_oldest_connection_goes_with_4409_and_no_other_users():
+    async with open_connected_room(connections_per_user=2) as room:
+        wires = [Wire() for _ in range(4)]
+        other = Wire()
+        await room.connect(2, other)
+        for wire in wires:
+            await room.connect(1, wire)
+        for wire in wires[:2]:
+            await wire.until(lambda w: w.close_code is not None)
+        assert [wire.close_code for wire in (*wires, other)] == [
+            CloseCode.REPLACED,
+            CloseCode.REPLACED,
+            None,
+            None,
+            None,
+        ]
+
+
+async def test_a_full_process_refuses_with_4013_and_says_when_to_come_back():
+    async with open_connected_room(connections=1) as room:
+        await room.connect(1, Wire())
+        with pytest.raises(ConnectionRefused) as refused:
+            await room.connect(2, Wire())
+        assert refused.value.close_code is CloseCode.OVERLOADED
+        assert 0 < refused.value.retry_after_ms <= 1000
+
+
+async def test_a_drain_refuses_newcomers_and_sends_every_tab_away_spread_over_time():
+    async with open_connected_room(connections_per_user=50) as room:
+        wires = [Wire() for _ in range(20)]
+        for wire in wires:
+            await room.connect(1, wire)
+        room.pool.refuse_newcomers()
+        with pytest.raises(ConnectionRefused) as refused:
+            await room.connect(2, Wire())
+        assert refused.value.close_code is CloseCode.RESTARTING
+        room.pool.say_goodbye()
+        for wire in wires:
+            await wire.until(lambda w: w.close_code is not None)
+        assert {wire.close_code for wire in wires} == {CloseCode.RESTARTING}
+        assert len({wire.of("bye")[0]["retry_after_ms"] for wire in wires}) > 10
+        await room.stack.aclose()
+        await room.pool.wait_until_empty()
+
+
+async def test_who_lost_the_right_to_be_here_is_closed_with_4401_and_nobody_else():
+    async with open_connected_room() as room:
+        gone, staying = Wire(), Wire()
+        await room.connect(1, gone, principal="session-a")
+        await room.connect(1, staying, principal="session-b")
+        room.invalid.add("session-a")
+        await room.pool._revalidate()
+        await gone.until(lambda w: w.close_code is not None)
+        assert gone.close_code == CloseCode.NO_USER
+        assert staying.close_code is None
+
+
+async def test_a_lost_hint_costs_one_poll_and_no_event():
+    async with open_connected_room() as room:
+        wire = Wire()
+        (await room.connect(1, wire)).subscribe(FROM_HEAD)
+        await wire.until(lambda w: w.frames)
+        room.log._audience = None  # another process commits, and its hint is lost
+        await room.append(1, 3)
+        assert wire.seqs() == []
+        await room.pool._poll_heads()
+        await wire.until(lambda w: w.seqs() == [1, 2, 3])
+
+
+async def test_closing_a_user_closes_all_their_tabs_and_the_pool_forgets_who_left():
+    async with open_connected_room() as room:
+        wires = [Wire(), Wire()]
+        for wire in wires:
+            await room.connect(1, wire)
+        assert room.pool.close_user(1, CloseCode.FORBIDDEN, "gone") == 2
+        assert room.pool.close_user(2, CloseCode.FORBIDDEN, "gone") == 0
+        for wire in wires:
+            await wire.until(lambda w: w.close_code is not None)
+        census = room.pool.census()
+        assert census["connections"] == 2
+        assert census["connections_draining"] == 2
+        await room.stack.aclose()
+        census = room.pool.census()
+        assert (census["connections"], census["connected_users"]) == (0, 0)
+        assert census["connections_closed_forbidden_total"] == 2
