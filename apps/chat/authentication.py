@@ -102,13 +102,10 @@ def no_longer_valid(principals: Collection[Principal]) -> set[Principal]:
     staying: set[Principal] = {
         principal
         for principal in by_session
-        if principal.session_key in sessions
-        and principal.auth_hash in auth_hashes.get(principal.identity.user_id, ())
+        if principal.session_key in sessions and principal.auth_hash in auth_hashes.get(principal.identity.user_id, ())
     }
     staying.update(
-        principal
-        for principal in by_token
-        if principal.token_id in tokens and principal.identity.user_id in users
+        principal for principal in by_token if principal.token_id in tokens and principal.identity.user_id in users
     )
     return set(principals) - staying
 

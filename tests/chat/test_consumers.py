@@ -1,8 +1,6 @@
 """The socket of one tab, with the whole process behind it and no network before it."""
 
 import asyncio
-import json
-import threading
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,83 +10,13 @@ from django.db import connection
 from django.test import Client
 
 from apps.chat.authentication import issue_token
-from apps.chat.consumers import ChatConsumer
 from apps.chat.models import CommandReceipt, Thread
 from apps.execution.models import Run
 from project.composition import open_services
 from project.configuration import Configuration
+from tests.chat.tab import Tab, blocked_database
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-WAIT_S = 10  # for a frame that must come; no test waits this long when it passes
-
-
-class Tab:
-    """An ASGI server's end of one socket."""
-
-    def __init__(self, services, headers, subprotocols=("turnout.v1",)):
-        self._to_app = asyncio.Queue()
-        self._from_app = asyncio.Queue()
-        self.is_gone = False
-        scope = {
-            "type": "websocket",
-            "path": "/ws/chat/",
-            "query_string": b"",
-            "headers": [(b"host", b"testserver"), *headers],
-            "subprotocols": list(subprotocols),
-        }
-        self.task = asyncio.create_task(ChatConsumer.as_asgi(services=services)(scope, self._to_app.get, self._send))
-        self._to_app.put_nowait({"type": "websocket.connect"})
-
-    async def _send(self, message):
-        if self.is_gone:
-            raise OSError("the client is gone")
-        self._from_app.put_nowait(message)
-
-    def send(self, *frames):
-        for frame in frames:
-            text = frame if isinstance(frame, str) else json.dumps(frame)
-            self._to_app.put_nowait({"type": "websocket.receive", "text": text})
-
-    def send_bytes(self, content):
-        self._to_app.put_nowait({"type": "websocket.receive", "bytes": content})
-
-    def drop(self):
-        self.is_gone = True
-        self._to_app.put_nowait({"type": "websocket.disconnect", "code": 1006})
-
-    async def message(self):
-        return await asyncio.wait_for(self._from_app.get(), WAIT_S)
-
-    async def frame(self, kind=None):
-        """The next frame, or the next of this kind."""
-        while True:
-            message = await self.message()
-            assert message["type"] == "websocket.send", message
-            frame = json.loads(message["text"])
-            if kind in (None, frame["type"]):
-                return frame
-
-    async def reply(self):
-        return await self.frame("reply")
-
-    async def closed(self):
-        """The close code, which `bye` must have said before."""
-        bye = await self.frame("bye")
-        assert await self.message() == {"type": "websocket.close", "code": bye["code"]}
-        self.drop()
-        await self.ended()
-        assert self._from_app.empty()
-        return bye["code"]
-
-    async def ended(self):
-        await asyncio.wait_for(self.task, WAIT_S)
-
-    async def subscribed(self):
-        assert (await self.message())["type"] == "websocket.accept"
-        assert (await self.frame())["type"] == "hello"
-        self.send({"type": "subscribe"})
-        return self
 
 
 @pytest.fixture
@@ -108,27 +36,8 @@ def thread(anna):
 
 @asynccontextmanager
 async def services_with(**bounds):
-    async with open_services(Configuration(**bounds)) as services:
+    async with open_services(Configuration(**bounds), kind="test") as services:
         yield services
-
-
-@asynccontextmanager
-async def blocked_database(services):
-    """All database threads are at work until `release` is set."""
-    release = threading.Event()
-    entered = threading.Barrier(services.database.threads + 1)
-
-    def wait():
-        entered.wait(WAIT_S)
-        release.wait(WAIT_S)
-
-    waiting = [asyncio.create_task(services.database.call(wait)) for _ in range(services.database.threads)]
-    await asyncio.to_thread(entered.wait, WAIT_S)
-    try:
-        yield release
-    finally:
-        release.set()
-        await asyncio.gather(*waiting)
 
 
 def cancel(number):
@@ -188,7 +97,7 @@ async def test_nobody_is_accepted_told_so_and_closed(headers):
         tab = Tab(services, headers)
         assert (await tab.message())["type"] == "websocket.accept"
         assert await tab.closed() == 4401
-        assert services.pool.census()["connections_opened"] == 0
+        assert services.pool.census()["connections_opened_total"] == 0
 
 
 async def test_a_client_that_leaves_before_it_connects_leaves_nothing(token):
@@ -365,13 +274,31 @@ async def test_a_consumer_that_is_cancelled_without_a_disconnect_leaves_nothing_
         assert {name.partition("-")[0] for name in before - after} >= {"commands", "emitter"}
 
 
-async def test_a_socket_that_is_gone_is_no_error(token):
-    async with services_with() as services:
+async def test_a_command_that_still_waits_when_the_connection_is_closed_is_not_begun(token, thread):
+    async with services_with(database_threads=1) as services:
         tab = await Tab(services, token).subscribed()
-        tab.is_gone = True
-        tab.send({"type": "ping", "t": 1}, cancel(1))
+        async with blocked_database(services):
+            tab.send(cancel(1), start(thread), {"type": "ping", "t": 1}, "{")
+            assert (await tab.frame())["t"] == 1
+            assert (await tab.frame("bye"))["code"] == 4400
+        assert await tab.message() == {"type": "websocket.close", "code": 4400}
+        assert await services.database.call(Run.objects.count) == 0
         tab.drop()
         await tab.ended()
+        assert await services.database.call(Run.objects.count) == 0
+
+
+async def test_a_socket_that_is_gone_is_no_error_whenever_it_went(token):
+    async with services_with() as services:
+        early = Tab(services, token)
+        early.is_gone = True
+        early.drop()
+        await early.ended()
+        late = await Tab(services, token).subscribed()
+        late.is_gone = True
+        late.send({"type": "ping", "t": 1}, cancel(1))
+        late.drop()
+        await late.ended()
         assert services.pool.census()["connections"] == 0
 
 
