@@ -88,6 +88,7 @@ class Thread(models.Model):
 
     class Meta:
         indexes = (models.Index(fields=["user_id", "-id"], name="chat_thread_newest"),)
+        permissions = (("view_contents", "Can read what users and agents say"),)
 
     def __str__(self) -> str:
         return f"thread {self.id}"
