@@ -7,6 +7,7 @@ import asyncio
 import json
 import secrets
 import sqlite3
+from contextlib import closing
 
 from tests.socket_client import Client
 
@@ -82,7 +83,7 @@ async def test_a_flip_changes_no_run_in_flight_and_holds_from_the_next_claim(ser
 
 def pinned_paths(server, run_id: str) -> str:
     """The one path that both seams of this run are pinned to."""
-    with sqlite3.connect(server.database) as database:
+    with closing(sqlite3.connect(server.database)) as database:
         stored = json.loads(database.execute("SELECT paths FROM execution_run WHERE id = ?", [run_id]).fetchone()[0])
     found = {pin["path"] for pin in stored.values()}
     assert len(found) == 1, stored
