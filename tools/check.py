@@ -81,8 +81,8 @@ def code_checks(environment: dict[str, str]) -> list[Check]:
     }
     deploy = (PYTHON, "manage.py", "check", "--deploy", "--fail-level", "WARNING")
     return [
-        Check("ruff check", (PYTHON, "-m", "ruff", "check", "."), environment),
-        Check("ruff format", (PYTHON, "-m", "ruff", "format", "--check", "."), environment),
+        Check("ruff check", (PYTHON, "-m", "ruff", "check", "--output-format", "concise", "."), environment),
+        Check("ruff format", (PYTHON, "-m", "ruff", "format", "--check", "--output-format", "concise", "."), environment),
         Check("import layers", (str(scripts / "lint-imports"),), environment),
         Check("migrations", (PYTHON, "manage.py", "makemigrations", "--check", "--dry-run"), development),
         Check("check --deploy", deploy, production),
