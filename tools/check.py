@@ -79,10 +79,11 @@ def code_checks(environment: dict[str, str]) -> list[Check]:
         "ALLOWED_HOSTS": "turnout.example",
         "CSRF_TRUSTED_ORIGINS": "https://turnout.example",
     }
+    ruff, one_line_each = (PYTHON, "-m", "ruff"), ("--output-format", "concise", ".")
     deploy = (PYTHON, "manage.py", "check", "--deploy", "--fail-level", "WARNING")
     return [
-        Check("ruff check", (PYTHON, "-m", "ruff", "check", "--output-format", "concise", "."), environment),
-        Check("ruff format", (PYTHON, "-m", "ruff", "format", "--check", "--output-format", "concise", "."), environment),
+        Check("ruff check", (*ruff, "check", *one_line_each), environment),
+        Check("ruff format", (*ruff, "format", "--check", *one_line_each), environment),
         Check("import layers", (str(scripts / "lint-imports"),), environment),
         Check("migrations", (PYTHON, "manage.py", "makemigrations", "--check", "--dry-run"), development),
         Check("check --deploy", deploy, production),
