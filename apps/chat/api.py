@@ -64,16 +64,13 @@ def create_thread(request: HttpRequest, body: schemas.ThreadIn | None = None) ->
 
 
 @api.get("/threads", response={200: schemas.ThreadPage, **_PROBLEMS}, tags=["threads"])
-def list_threads(
-    request: HttpRequest,
-    query: Annotated[schemas.Query, Query(description="Words in the title or in a message.")] = "",
-    cursor: schemas.Cursor = "",
-) -> dict[str, Any]:
+def list_threads(request: HttpRequest, wanted: Query[schemas.ThreadFilter]) -> dict[str, Any]:
     """Own threads, newest first; with `query`, those that mention it."""
     rows = Thread.objects.owned(_user_id(request)).rows
-    if words := " ".join(query.split()):
+    if words := " ".join(wanted.query.split()):
         rows = rows.mentioning(words)
-    found = list(rows.newest_first(ThreadId(cursor) if cursor else None)[: THREADS_PER_PAGE + 1])
+    cursor = ThreadId(wanted.cursor) if wanted.cursor else None
+    found = list(rows.newest_first(cursor)[: THREADS_PER_PAGE + 1])
     page = found[:THREADS_PER_PAGE]
     more = len(found) > THREADS_PER_PAGE
     return {"threads": [describe_thread(thread) for thread in page], "next_cursor": page[-1].pk if more else None}

@@ -123,4 +123,5 @@ def _parameter(parameter: Mapping[str, Any]) -> Field:
 
 
 def _content(content: Mapping[str, Any]) -> str:
-    return ", ".join(kind_of(media["schema"]) for media in content.values() if "schema" in media)
+    """The name of the schema; where it may be left out, that is not said here."""
+    return ", ".join(kind_of(media["schema"]).removesuffix(" or null") for media in content.values())

@@ -8,11 +8,13 @@ from typing import Any, Final
 import orjson
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, re_path
 from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.errors import HttpError
+from ninja.openapi.schema import OpenAPISchema
+from ninja.operation import Operation
 from ninja.parser import Parser
 from ninja.renderers import BaseRenderer
 from ninja.security import APIKeyCookie, HttpBearer
@@ -80,6 +82,22 @@ class FastJson(BaseRenderer):
 class PrivateApi(NinjaAPI):
     """A ninja API whose every answer, errors and unknown addresses included, is a problem or private JSON."""
 
+    def get_openapi_operation_id(self, operation: Operation) -> str:
+        """The function's name: it is the call's name for every client that is made from the document."""
+        return operation.view_func.__name__
+
+    def get_openapi_schema(
+        self, *, path_prefix: str | None = None, path_params: dict[str, Any] | None = None
+    ) -> OpenAPISchema:
+        """As ninja's, with the media type that problems have."""
+        document = super().get_openapi_schema(path_prefix=path_prefix, path_params=path_params)
+        for calls in document["paths"].values():
+            for call in calls.values():
+                for status, answer in call["responses"].items():
+                    if int(status) >= HTTPStatus.BAD_REQUEST:
+                        answer["content"] = {problems.CONTENT_TYPE: answer["content"]["application/json"]}
+        return document
+
     @property
     def urls(self) -> tuple[list[URLPattern | URLResolver], str, str]:
         """As ninja's, with an answer for every other address below it."""
@@ -93,7 +111,10 @@ class PrivateApi(NinjaAPI):
 def _private(view: View) -> View:
     @wraps(view)
     def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        response = view(request, *args, **kwargs)
+        try:
+            response = view(request, *args, **kwargs)
+        except Http404:  # ninja's own root, which exists to be reversed only
+            response = _unknown_address(request)
         if response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             response = problems.not_allowed(response)
         response["Cache-Control"] = PRIVATE

@@ -77,7 +77,7 @@ def refused(refusal: Refusal) -> HttpResponse:
 
 def not_allowed(response: HttpResponse) -> HttpResponse:
     """A 405 as a problem, with the methods that are allowed."""
-    allowed = response["Allow"]
+    allowed = ", ".join(sorted(response["Allow"].split(", ")))
     answer = problem(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", f"this address takes: {allowed}")
     answer["Allow"] = allowed
     return answer

@@ -18,8 +18,6 @@ def _storable(text: str) -> str:
 
 
 Title = Annotated[str, Field(max_length=TITLE_LENGTH), AfterValidator(_storable), AfterValidator(str.strip)]
-Query = Annotated[str, Field(max_length=QUERY_LENGTH), AfterValidator(_storable)]
-Cursor = Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f-]*$", description="`next_cursor` of the page before.")]
 
 
 class Input(Schema):
@@ -56,6 +54,15 @@ class RunIn(Input):
     retry_of: str | None = Field(None, description="Answer again what was asked in this run; then without `text`.")
     # Text may become an enumeration although types are strict: JSON has none.
     if_busy: Annotated[IfBusy, Field(strict=False)] = IfBusy.REJECT
+
+
+class ThreadFilter(Schema):
+    """Which threads to list."""
+
+    query: Annotated[str, AfterValidator(_storable)] = Field(
+        "", max_length=QUERY_LENGTH, description="Words in the title or in a message."
+    )
+    cursor: str = Field("", max_length=64, pattern="^[0-9a-f-]*$", description="`next_cursor` of the page before.")
 
 
 class ThreadOut(Schema):
