@@ -61,8 +61,9 @@ HOSTILE = [
     "[x](//evil.example/relative)",
     "[x](/accounts/logout/)",
 ]
-HARMLESS = (
-    "script,style,img,svg,iframe,form,input,base,meta,link,object,embed,math,[style],[id],[name],[onerror],[onload]"
+NEVER = (
+    "script,style,img,svg,iframe,form,input,base,meta,link,object,embed,math,"
+    "[style],[id],[name],[onerror],[onload],[onmouseover]"
 )
 
 

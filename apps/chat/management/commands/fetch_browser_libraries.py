@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -31,7 +31,7 @@ class Command(BaseCommand):
     """Exit 0: the libraries are in place. A CommandError is one line that says what failed and what to do."""
 
     help = "Fetch marked, DOMPurify and highlight.js as locked, and copy them beside the page's own modules."
-    requires_system_checks: ClassVar[list[str]] = []
+    requires_system_checks: list[str] = []  # noqa: RUF012 - an instance variable in Django
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--force", action="store_true", help="fetch again although nothing changed")
@@ -41,11 +41,15 @@ class Command(BaseCommand):
         vendor = root / "apps" / "chat" / "static" / "vendor"
         wanted = _digest(root)
         if not options["force"] and _is_in_place(vendor, wanted):
-            self.stdout.write("Browser libraries: in place")
+            self._say("in place", options)
             return
         _install(root)
         _copy(root / "node_modules", vendor, wanted)
-        self.stdout.write(f"Browser libraries: fetched into {vendor.relative_to(root)}")
+        self._say(f"fetched into {vendor.relative_to(root)}", options)
+
+    def _say(self, words: str, options: dict[str, Any]) -> None:
+        if options["verbosity"]:
+            self.stdout.write(f"Browser libraries: {words}")
 
 
 def _digest(root: Path) -> str:
