@@ -48,6 +48,15 @@ def test_the_user_with_fewer_running_runs_is_first_however_many_the_other_queued
     assert [owner_of(desk.claim()) for _ in range(4)] == [1, 2, 1, 1]
 
 
+def test_the_user_with_fewer_running_runs_is_first_also_when_the_other_waits_longer(desk):
+    desk.admit(ANN)
+    desk.admit(ANN)
+    assert owner_of(desk.claim()) == 1
+    desk.admit(BOB)
+    assert UserBudget.objects.get(pk=1).turn_at < UserBudget.objects.get(pk=2).turn_at
+    assert owner_of(desk.claim()) == 2
+
+
 def test_of_users_with_equally_many_the_one_who_waits_longest_is_first(desk):
     for identity in (ANN, BOB, CEM):
         desk.admit(identity)
