@@ -1,7 +1,7 @@
 """The words that every room shares: ids, identity, position, refusal. Pure; imports nothing of Turnout.
 
-Ids are opaque text (ours are UUIDv7, so they sort by creation). They are distinct types, because a thread id where a run
-id belongs is the kind of mistake that reaches another user.
+Ids are opaque text (ours are UUIDv7, so they sort by creation). They are distinct types, because a thread id where a
+run id belongs is the kind of mistake that reaches another user.
 """
 
 import enum
@@ -20,6 +20,7 @@ ConnectionId = NewType("ConnectionId", str)
 
 ID_LENGTH = 36  # characters of a UUID in its hyphenated form
 MAX_SEQ = 2**53 - 1  # what a JavaScript number holds exactly
+POSITION_LENGTH = 50  # characters; the longest text of a position: 16 + 1 + 16 + 1 + 16
 
 _POSITION = re.compile(r"([0-9a-f]{16})\.(0|[1-9][0-9]{0,15})\.([0-9a-f]{16})", re.ASCII)
 
@@ -37,7 +38,7 @@ class Identity:
     name: str
 
 
-class MalformedPosition(ValueError):
+class MalformedPosition(ValueError):  # noqa: N818 - names what was met
     """A position is the text `epoch.seq.tag` that this server handed out; this one is not."""
 
 
@@ -60,7 +61,7 @@ class Position:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read what `str()` wrote. Raises MalformedPosition."""
-        match = _POSITION.fullmatch(text) if len(text) <= 50 else None
+        match = _POSITION.fullmatch(text) if len(text) <= POSITION_LENGTH else None
         if match is None or int(match[2]) > MAX_SEQ:
             raise MalformedPosition("a position is the text epoch.seq.tag as this server sent it")
         return cls(match[1], int(match[2]), match[3])
