@@ -59,8 +59,8 @@ class DatabaseThreads:
         self._started += 1
 
     def _close(self) -> None:
-        # A connection must be closed by its own thread. As many closings as there can be threads, each held at the
-        # barrier, means that every thread takes exactly one; with fewer, the executor may start a thread for one of them.
+        # A connection must be closed by its own thread. As many closings as there can be threads, all held at the
+        # barrier, means that every thread takes exactly one; with fewer, the executor may start a thread for one.
         if self._started:
             barrier = threading.Barrier(self.threads)
             for closing in [self._executor.submit(_close_connections, barrier) for _ in range(self.threads)]:

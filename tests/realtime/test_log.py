@@ -115,15 +115,19 @@ async def test_an_open_message_and_tool_call_are_closed_before_the_terminal_even
         ]
 
 
+async def go_on_late(zombie, lease):
+    await zombie.publish(TextMessageStartEvent(message_id="late"))
+    await zombie.finish(finished(lease))
+
+
 async def test_a_zombie_owner_is_refused_and_nothing_of_it_is_stored():
     async with open_log_room() as room:
         lease = await room.lease(1)
         zombie = room.publisher(lease)
         await zombie.publish(started(lease))
         await room.database.call(_claim_again, room, lease)
-        await zombie.publish(TextMessageStartEvent(message_id="late"))
         with pytest.raises(RunFenced):
-            await zombie.finish(finished(lease))
+            await go_on_late(zombie, lease)
         assert "late" not in str(await room.entries(1))
         assert room.settle.ended == []
 
