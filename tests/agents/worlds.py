@@ -42,6 +42,7 @@ class ScriptedModel:
     answers: list[list[ModelDelta]]
     asked: list[tuple[list[HistoryMessage], list[ToolDeclaration]]] = field(default_factory=list)
     instructions: list[str] = field(default_factory=list)
+    sent: int = 0
     closed: int = 0
 
     async def stream(
@@ -56,6 +57,7 @@ class ScriptedModel:
         usage.add(input_tokens=1, output_tokens=1)
         try:
             for delta in self.answers[min(len(self.asked), len(self.answers)) - 1]:
+                self.sent += 1
                 yield delta
         finally:
             self.closed += 1
