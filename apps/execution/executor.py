@@ -70,6 +70,7 @@ class Executor:
         self._draining = False
         self._attempts: dict[RunId, RunAttempt] = {}
         self._left_behind: set[asyncio.Task[None]] = set()
+        self._given_up: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
         self._claimed = 0
@@ -136,12 +137,7 @@ class Executor:
             logger.error("runs that did not end in %g s, left to the next start: %s", grace_s, sorted(self._attempts))
             self._main.cancel()
             await asyncio.wait({self._main}, timeout=self._limits.cleanup_timeout_s)
-        for task in list(self._left_behind):
-            task.cancel()
-        if self._left_behind:
-            await asyncio.wait(self._left_behind, timeout=self._limits.cleanup_timeout_s)
-        for task in self._left_behind:
-            logger.error("%s is still at work at the end of the process", task.get_name())
+        await self._give_up_on_what_is_left()
 
     def census(self) -> Mapping[str, int]:
         """Counts for the process report."""
@@ -155,6 +151,16 @@ class Executor:
         }
 
     # -- inside
+
+    async def _give_up_on_what_is_left(self) -> None:
+        left = self._left_behind - self._given_up
+        for task in left:
+            task.cancel()
+        if left:
+            _, stuck = await asyncio.wait(left, timeout=self._limits.cleanup_timeout_s)
+            for task in stuck:
+                logger.error("%s is still at work at the end of the process", task.get_name())
+            self._given_up |= stuck  # a second drain does not wait for them again
 
     async def _claim_and_run(self) -> None:
         loop = asyncio.get_running_loop()

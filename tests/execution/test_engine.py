@@ -22,7 +22,13 @@ class Remembering(Agent):
     def __init__(self, notes):
         self.notes = notes
 
-    async def run(self, context, task):
+    def run(self, context, task):
+        # Kept, so that it is closed by who must close it, and not by the garbage collector.
+        stream = self.answer(context, task)
+        self.notes.append(stream)
+        return stream
+
+    async def answer(self, context, task):
         self.notes.append(("made", id(self), context))
         try:
             for step in range(3):
@@ -44,7 +50,7 @@ async def test_it_passes_on_what_its_agent_says_and_closes_the_agent():
     async with UserExecutionContext(a_grant(create_agent=lambda: Remembering(notes))) as context:
         assert await steps(IsolatedExecutionEngine(context), AgentInput("r", "t", "go")) == ["go 0", "go 1", "go 2"]
     assert notes[-1] == "closed"
-    assert notes[0][2] is context
+    assert notes[1][2] is context
 
 
 @pytest.mark.parametrize("way_out", ["raise", "hang", "leave"])
@@ -76,7 +82,7 @@ async def test_every_run_has_an_agent_of_its_own_and_no_engine_answers_twice():
         streams = [one.events(TASK), two.events(TASK)]
         for stream in streams:
             await anext(stream)
-        assert notes[0][1] != notes[1][1]
+        assert notes[1][1] != notes[3][1]
         for stream in streams:
             await stream.aclose()
         with pytest.raises(EngineUsed):
