@@ -32,15 +32,15 @@ def obtain_chromium() -> str:
     if found:
         return found
     tried = [f"none of {', '.join(NAMES)} on PATH runs"]
-    for what, commands in _installations():
-        for command in commands:
-            failure = _failure(command)
-            if failure:
-                tried.append(f"{what}: {failure}")
-                break
+    for name, commands in _installations():
+        print(f"No Chromium yet: trying {name}", flush=True)
+        failures = (_failure(command) for command in commands)
+        tried.append(f"{name}: {next(filter(None, failures), 'brought none')}")
         found = find_chromium()
         if found:
             return found
+    if os.geteuid() != 0:
+        tried.append("the system's packages are for root to install")
     raise NoChromiumError(
         f"no Chromium ({'; '.join(tried)}): install Debian's package `chromium` or Google Chrome, "
         "or name one in the environment variable CHROMIUM"
@@ -63,12 +63,9 @@ def _candidates() -> Iterator[str]:
 def _installations() -> Iterator[tuple[str, list[list[str]]]]:
     yield "playwright install", [[sys.executable, "-m", "playwright", "install", "chromium"]]
     apt = shutil.which("apt-get")
-    if not apt:
-        return
-    if os.geteuid() != 0:
-        yield "apt-get", [["sh", "-c", "echo not root >&2; exit 1"]]
-        return
-    yield "apt-get", [[apt, "-qq", "update"], [apt, "-qq", "install", "-y", "--no-install-recommends", "chromium"]]
+    if apt and os.geteuid() == 0:
+        install = [apt, "-qq", "install", "-y", "--no-install-recommends", "chromium"]
+        yield "apt-get install", [[apt, "-qq", "update"], install]
 
 
 def _output(*command: str) -> str:
@@ -84,7 +81,6 @@ def _output(*command: str) -> str:
 
 def _failure(command: list[str]) -> str:
     """The first line of its complaint; empty when it succeeded."""
-    print(f"No Chromium yet: {' '.join(command[-4:])}", flush=True)
     try:
         done = subprocess.run(
             command,
