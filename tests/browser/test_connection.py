@@ -107,3 +107,36 @@ def test_a_tab_that_comes_back_as_somebody_else_begins_anew(
     expect(tab.locator(".account-name")).to_have_text(stranger.name)
     expect(tab.get_by_text("8 + 8")).to_have_count(0)
     expect(tab.get_by_role("heading", name="There is no such conversation")).to_be_visible()
+
+
+@pytest.mark.parametrize("lost", ["the message", "its reply"])
+def test_a_message_that_got_no_reply_before_a_reload_is_asked_exactly_once(tab: Page, lost: str):
+    lines: list[WebSocketRoute] = []
+
+    def lossy(line: WebSocketRoute) -> None:
+        lines.append(line)
+        is_first = len(lines) == 1
+        server = line.connect_to_server()
+        line.on_message(
+            lambda frame: (
+                None if is_first and lost == "the message" and "run.start" in str(frame) else server.send(frame)
+            )
+        )
+        server.on_message(
+            lambda frame: (
+                None if is_first and lost == "its reply" and '"reply"' in str(frame)[:20] else line.send(frame)
+            )
+        )
+
+    tab.route_web_socket("**/ws/chat/", lossy)
+    open_chat(tab)
+    ask(tab, "9 * 9", agent="assistant")
+    expect(tab.locator(".bubble")).to_have_text(["9 * 9"])
+    tab.reload()
+    expect(tab.locator(".turn")).to_have_attribute("data-status", "succeeded")
+    expect(tab.locator(".bubble")).to_have_text(["9 * 9"])
+    expect(tab.locator(".text").last).to_contain_text("81")
+    assert (
+        tab.evaluate("sessionStorage.getItem(Object.keys(sessionStorage).find((key) => key.endsWith('outbox')))")
+        is None
+    )
