@@ -17,8 +17,9 @@ from ag_ui.core import CustomEvent
 from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
+from apps.chat.messages import MessageView, moment_of
 from apps.chat.models import COMMAND_ID_LENGTH, CommandReceipt, Message, Thread, not_found
-from apps.chat.projection import OPEN, MessageView, ThreadView, moment_of
+from apps.chat.projection import OPEN, ThreadView
 from apps.chat.snapshot import read_outline
 from apps.execution.admission import RunRequest
 from apps.execution.models import Run

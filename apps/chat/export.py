@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from apps.chat.projection import MessageView, ThreadView
+from apps.chat.messages import MessageView
+from apps.chat.projection import ThreadView
 from apps.chat.snapshot import Snapshot
 
 

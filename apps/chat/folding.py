@@ -9,8 +9,8 @@ from datetime import datetime
 
 from django.utils import timezone
 
+from apps.chat.messages import MessageView
 from apps.chat.models import Message, Thread
-from apps.chat.projection import MessageView
 from apps.chat.snapshot import read_outline
 from apps.realtime.log import EventLog
 from apps.realtime.values import EndedRun

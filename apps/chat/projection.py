@@ -16,96 +16,18 @@ Events of a run that is settled already (its messages were folded) say nothing n
 but `leaf_id`, which ends where it was.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 
-from apps.chat.models import MESSAGE_ID_LENGTH
+from apps.chat.messages import Json, MessageView, RunView, bounded_id, moment
 from apps.vocabulary import MessageId, RunId, ThreadId
-
-Json = Mapping[str, Any]
 
 OPEN: Final = frozenset({"queued", "running"})
 
 _ERROR_STATUS: Final = {"timeout": "timed_out", "interrupted": "interrupted"}
 _OUTCOME_STATUS: Final = {"success": "succeeded", "interrupt": "waiting", "cancelled": "cancelled"}
-
-
-def moment(seconds: float) -> str:
-    """A Unix time as snapshots hold it: ISO 8601 in UTC with milliseconds, text that sorts as the time does."""
-    return moment_of(datetime.fromtimestamp(round(seconds, 3), UTC))
-
-
-def moment_of(at: datetime) -> str:
-    """As `moment`, of an aware datetime."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@dataclass(slots=True)
-class MessageView:
-    """One message with what it holds so far. `place` counts within its run; 0 is the user's message.
-
-    `begun` is False for a stored answer whose first event may be replayed.
-    """
-
-    message_id: MessageId
-    run_id: RunId
-    role: str
-    created_at: str
-    place: int
-    parent_id: MessageId | None = None
-    after_run_id: RunId | None = None
-    parts: list[dict[str, Any]] = field(default_factory=list)
-    pieces: list[str] = field(default_factory=list)  # joined when asked: adding to one text is quadratic
-    complete: bool = True
-    begun: bool = True
-
-    @property
-    def text(self) -> str:
-        """The text so far."""
-        return "".join(self.pieces)
-
-    def as_json(self) -> dict[str, Any]:
-        """As a snapshot holds it."""
-        return {
-            "id": self.message_id,
-            "parent_id": self.parent_id,
-            "run_id": self.run_id,
-            "after_run_id": self.after_run_id,
-            "role": self.role,
-            "text": self.text,
-            "parts": [_joined(part) for part in self.parts],
-            "complete": self.complete,
-            "created_at": self.created_at,
-        }
-
-
-@dataclass(slots=True)
-class RunView:
-    """One run. `message_id` is the user's message that it answers; `settled`: its answers are stored."""
-
-    run_id: RunId
-    message_id: MessageId
-    status: str = "queued"
-    agent: str | None = None
-    error_code: str | None = None
-    settled: bool = False
-    answers: int = 0
-    newest_id: MessageId | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """As a snapshot holds it."""
-        return {
-            "id": self.run_id,
-            "message_id": self.message_id,
-            "status": self.status,
-            "agent": self.agent,
-            "error_code": self.error_code,
-        }
 
 
 class ThreadView:
@@ -318,7 +240,9 @@ class ThreadView:
         message_id = bounded_id(any_id)
         message = self.messages.get((run.run_id, message_id))
         if message is None and not run.settled:
-            before = self._asked.get(run.message_id) if run.newest_id is None else self.messages[run.run_id, run.newest_id]
+            before = (
+                self._asked.get(run.message_id) if run.newest_id is None else self.messages[run.run_id, run.newest_id]
+            )
             message = MessageView(
                 message_id,
                 run.run_id,
@@ -382,19 +306,8 @@ _STEPS: Final[Mapping[str, Callable[[ThreadView, RunView, Json, float], None]]] 
 _GROWING: Final = frozenset({"text", "arguments"})
 
 
-def bounded_id(any_id: str) -> MessageId:
-    """An agent's message id as it can be stored: a very long one is known by its SHA-256."""
-    if len(any_id) > MESSAGE_ID_LENGTH:
-        return MessageId(hashlib.sha256(any_id.encode()).hexdigest())
-    return MessageId(any_id)
-
-
 def _order(row: MessageView) -> tuple[str, RunId, int]:
     return row.created_at, row.run_id, row.place
-
-
-def _joined(part: Json) -> dict[str, Any]:
-    return {key: "".join(value) if isinstance(value, list) else value for key, value in part.items()}
 
 
 def _content_text(content: Any) -> str:

@@ -16,8 +16,9 @@ from typing import Any, Final
 import orjson
 from django.db import connection
 
+from apps.chat.messages import MessageView, RunView, moment_of
 from apps.chat.models import can_be_key, not_found
-from apps.chat.projection import OPEN, MessageView, RunView, ThreadView, moment_of
+from apps.chat.projection import OPEN, ThreadView
 from apps.realtime.models import Stream
 from apps.vocabulary import MessageId, Position, RunId, ThreadId, UserId
 

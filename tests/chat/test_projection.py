@@ -1,15 +1,12 @@
 """The reducer alone: what each event makes of a thread."""
 
-from datetime import datetime
 from typing import Any
 
 import pytest
 from ag_ui.core import BaseEvent, CustomEvent, RunErrorEvent, RunFinishedEvent, RunStartedEvent
-from hypothesis import given
-from hypothesis import strategies as st
 
-from apps.chat.models import MESSAGE_ID_LENGTH
-from apps.chat.projection import ThreadView, bounded_id, moment, moment_of
+from apps.chat.messages import moment
+from apps.chat.projection import ThreadView
 from tests.chat.chat_room import called, spoken
 
 AT = 1_800_000_000.0
@@ -179,18 +176,3 @@ def test_ids_used_in_a_circle_end_somewhere():
     told = Told().queued("r", "u").tell("r", *spoken("1", message_id="same"))
     told.queued("s", "v", parentId="same").tell("s", *spoken("2", message_id="same"))
     assert told.view.end_of(told.view.find("u")) is not None
-
-
-@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=400))
-def test_every_message_id_can_be_stored(any_id):
-    assert len(bounded_id(any_id)) <= MESSAGE_ID_LENGTH
-    if len(any_id) <= MESSAGE_ID_LENGTH:
-        assert bounded_id(any_id) == any_id
-
-
-@given(st.lists(st.floats(0, 4_000_000_000), min_size=2, max_size=2))
-def test_moments_sort_as_times_do_and_survive_the_database(times):
-
-    earlier, later = sorted(times)
-    assert moment(earlier) <= moment(later)
-    assert moment_of(datetime.fromisoformat(moment(earlier))) == moment(earlier)

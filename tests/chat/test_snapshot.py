@@ -26,7 +26,8 @@ from ag_ui.core import (
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from apps.chat.projection import MessageView, RunView, ThreadView
+from apps.chat.messages import MessageView, RunView
+from apps.chat.projection import ThreadView
 from apps.chat.snapshot import read_snapshot
 from apps.execution.fairness import ClaimedRun
 from apps.realtime.models import Stream
