@@ -108,7 +108,7 @@ class ErrorCode(enum.StrEnum):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: raising an exception through a context manager sets its traceback
 class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a fault
     """A command that is not carried out, with what was wrong and what is accepted, and nobody else's data."""
 

@@ -116,7 +116,8 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     database = await stack.enter_async_context(DatabaseThreads(configuration.database_threads))
     reader = PageReader(database)
     pool = _pool(configuration, database)
-    log = EventLog(_log_limits(configuration), pool)
+    toolbox = Toolbox(builtin_tools(search=_search(database)))
+    log = EventLog(_log_limits(configuration), pool, toolbox.public_fields)
     bridges = WebSocketBridgeFactory(pool, reader, _connection_limits(configuration))
     engines = ExecutionEngineFactory(_run_limits(configuration))
     adapter = _adapter(database, engines, bridges)
@@ -125,7 +126,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     fold = MessageFold(log)
     runs = _run_service(configuration, log, adapter, agents, fold)
     conversation = Conversation(runs=runs, log=log, limits=_chat_limits(configuration))
-    executor = _executor(configuration, database, runs, log, agents, provider, adapter)
+    executor = _executor(configuration, database, runs, log, agents, provider, adapter, toolbox)
     census = census_of(executor=executor, engines=engines, pool=pool, log=log, reader=reader, database=database)
 
     for part in (
@@ -203,6 +204,7 @@ def _executor(
     agents: AgentClassRegistry,
     provider: ModelProvider,
     adapter: FactoryAdapter,
+    toolbox: Toolbox,
 ) -> Executor:
     return Executor(
         database=database,
@@ -210,7 +212,7 @@ def _executor(
         log=log,
         agents=agents,
         provider=provider,
-        open_tools=Toolbox(builtin_tools(search=_search(database))).open_belt,
+        open_tools=toolbox.open_belt,
         open_engine=_open_engine(adapter),
         open_bridge=_open_bridge(adapter),
         history=history_within(_history_limits(configuration)),

@@ -5,10 +5,11 @@ budget, thread, run, ledger, stream. A run appends through its publisher, whose 
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import orjson
@@ -22,7 +23,7 @@ from apps.realtime.database import DatabaseThreads
 from apps.realtime.group_commit import FlushLimits, GroupCommit
 from apps.realtime.models import RunLedger, Segment, Stream
 from apps.realtime.publisher import PublisherLimits, RunEventPublisher
-from apps.realtime.redaction import storable_event
+from apps.realtime.redaction import ToolRedaction, storable_event
 from apps.realtime.retention import blank_thread
 from apps.realtime.segments import SegmentLimits
 from apps.realtime.values import LogEntry, Page, RunLease
@@ -59,10 +60,19 @@ def nobody(_: frozenset[UserId]) -> frozenset[UserId]:
 
 
 class EventLog:
-    """See the module. One a process; a command that only appends needs no audience and no writer."""
+    """See the module. One a process; a command that only appends needs no audience and no writer.
 
-    def __init__(self, limits: LogLimits, audience: Audience | None = None) -> None:
+    `public_fields` names, by tool, the arguments that a user may see, and `result` where the result may be seen.
+    """
+
+    def __init__(
+        self,
+        limits: LogLimits,
+        audience: Audience | None = None,
+        public_fields: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> None:
         self._limits = limits
+        self._public_fields = public_fields
         self._audience = audience
         self._writer: GroupCommit | None = None
         self._database: DatabaseThreads | None = None
@@ -164,7 +174,8 @@ class EventLog:
         if self._writer is None or self._database is None:
             raise LogNotOpenError(LogNotOpenError.__doc__)
         read_logged = partial(self._database.call, self.read_run, lease.user_id, lease.run_id)
-        return RunEventPublisher(lease, bridge, self._limits.publisher, self._writer.mark, read_logged)
+        tools = ToolRedaction(self._public_fields)
+        return RunEventPublisher(lease, bridge, self._limits.publisher, self._writer.mark, read_logged, tools)
 
     def _announce(self, result: CommitResult) -> None:
         if self._audience is not None:

@@ -18,7 +18,7 @@ from apps.realtime.bridge import RunBridge
 from apps.realtime.coalescing import DELTA_TYPES, WaitingDelta, encode_entry, split_delta
 from apps.realtime.commit import Batch, Committed, Fenced, FrozenEvent, Outcome, Refused
 from apps.realtime.constructs import TERMINAL, GrammarError, OpenConstructs
-from apps.realtime.redaction import storable_event, storable_text, visible_event
+from apps.realtime.redaction import ToolRedaction, storable_event, storable_text, visible_event
 from apps.realtime.values import Ending, RunLease
 from apps.vocabulary import RunId, UserId
 
@@ -63,6 +63,7 @@ class RunEventPublisher:
         limits: PublisherLimits,
         mark: Callable[["RunEventPublisher"], None],
         read_logged: Callable[[], Awaitable[Sequence[Mapping[str, Any]]]],
+        tools: ToolRedaction,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._lease = lease
@@ -70,6 +71,7 @@ class RunEventPublisher:
         self._limits = limits
         self._mark = mark
         self._read_logged = read_logged
+        self._tools = tools
         self._clock = clock
         self._owner = frozenset({lease.user_id})
         self._logged = lease.logged
@@ -127,8 +129,8 @@ class RunEventPublisher:
             await self._forget_what_was_refused()
         if not _leaves_calls_open(ending.event):
             for event in self._constructs.closing_events(f"The run ended before this was answered ({ending.status})."):
-                self._accept(event.model_dump(mode="json", by_alias=True))
-        self._accept(ending.event.model_dump(mode="json", by_alias=True), terminal=True)
+                self._queue(event.model_dump(mode="json", by_alias=True))
+        self._queue(ending.event.model_dump(mode="json", by_alias=True))
         self._ending = ending
         self._mark(self)
         while self._waiting or self._frozen is not None:
@@ -182,9 +184,13 @@ class RunEventPublisher:
             self._constructs.see_delta(event_type, construct_id)
         except GrammarError as error:
             raise EventRefused(str(error)) from error
-        subagent = fields.get("subagent_run_id")
-        text = storable_text(delta)
-        for piece in split_delta(text):
+        if event_type == "TOOL_CALL_ARGS":
+            self._tools.argued(construct_id, delta)
+        else:
+            self._queue_delta(event_type, construct_id, fields.get("subagent_run_id"), delta)
+
+    def _queue_delta(self, event_type: str, construct_id: str, subagent: str | None, delta: str) -> None:
+        for piece in split_delta(storable_text(delta)):
             last = self._waiting[-1] if self._waiting else None
             if not isinstance(last, WaitingDelta) or not last.takes(event_type, construct_id, subagent, len(piece)):
                 last = WaitingDelta(event_type, construct_id, subagent, self._clock())
@@ -194,14 +200,27 @@ class RunEventPublisher:
             self._run_bytes += len(piece)
             self._waiting_bytes += len(piece)
 
-    def _accept(self, event: Mapping[str, Any], *, terminal: bool = False) -> None:
+    def _accept(self, event: Mapping[str, Any]) -> None:
+        """Take an event of the agent's."""
         event_type = event["type"]
-        if (event_type in TERMINAL) is not terminal:
+        if event_type in TERMINAL:
             raise EventRefused(f"{event_type} ends a run; an agent ends by returning or raising")
         try:
             self._constructs.see(event)
         except GrammarError as error:
             raise EventRefused(str(error)) from error
+        match event_type:
+            case "TOOL_CALL_START":
+                self._tools.started(event["toolCallId"], event["toolCallName"])
+            case "TOOL_CALL_END":
+                if (arguments := self._tools.ended(event["toolCallId"])) is not None:
+                    self._queue_delta("TOOL_CALL_ARGS", event["toolCallId"], event.get("subagentRunId"), arguments)
+            case "TOOL_CALL_RESULT":
+                event = self._tools.result(event)
+        self._queue(event)
+
+    def _queue(self, event: Mapping[str, Any]) -> None:
+        event_type = event["type"]
         visible = visible_event(event)
         if visible is None:
             self.hidden_events += 1

@@ -4,12 +4,15 @@ Tool arguments and results are hidden unless the tool declares public fields; er
 which the executor sees to. Strings are made storable here too: NUL and lone surrogates become U+FFFD.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+HELD_CHARACTERS = 32_768  # of one call's arguments; longer ones are not shown
+RESULT = "result"  # the name under which a tool declares its result public
 
 # Everything else that an agent emits (RAW, state, activities, encrypted reasoning) is not for a tab.
 VISIBLE = frozenset(
@@ -82,3 +85,65 @@ def _clean(value: Any) -> Any:
             return [_clean(item) for item in value]
         case _:
             return value
+
+
+@dataclass(slots=True)
+class _HeldArguments:
+    """Pieces of one call's arguments; of those that are too long to be shown only the length is kept."""
+
+    pieces: list[str] = field(default_factory=list)
+    characters: int = 0
+
+    def add(self, piece: str) -> None:
+        self.characters += len(piece)
+        if self.characters <= HELD_CHARACTERS:
+            self.pieces.append(piece)
+        else:
+            self.pieces.clear()
+
+
+class ToolRedaction:
+    """What a user sees of one run's tool calls: only the fields that the tool declares public.
+
+    `public_fields` names, by tool, the arguments that may be shown, and RESULT where the result may. Arguments stream
+    as pieces of JSON, of which nothing can be judged before the last; so they are held back until the call ends, and
+    leave as one piece. A tool that nobody declared shows that it was called, and no more.
+    """
+
+    def __init__(self, public_fields: Mapping[str, Collection[str]]) -> None:
+        self._public_fields = public_fields
+        self._tool_of: dict[str, str] = {}
+        self._held: dict[str, _HeldArguments] = {}
+
+    def started(self, call_id: str, tool: str) -> None:
+        """A call begins."""
+        self._tool_of[call_id] = tool
+
+    def argued(self, call_id: str, piece: str) -> None:
+        """Hold a piece of the arguments back, if any of them may be shown and the whole can still be an event."""
+        if self._public_arguments(call_id):
+            self._held.setdefault(call_id, _HeldArguments()).add(piece)
+
+    def ended(self, call_id: str) -> str | None:
+        """The arguments that may be shown, as JSON text; None where there are none."""
+        held = self._held.pop(call_id, _HeldArguments())
+        public = self._public_arguments(call_id)
+        if held.characters > HELD_CHARACTERS:
+            return None
+        try:
+            arguments = orjson.loads("".join(held.pieces))
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(arguments, dict):
+            return None
+        shown = {name: value for name, value in arguments.items() if name in public}
+        return orjson.dumps(shown).decode() if shown else None
+
+    def result(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """The result as it may be shown: empty unless the tool declares it public."""
+        tool = self._tool_of.pop(event["toolCallId"], "")
+        shown = RESULT in self._public_fields.get(tool, ())
+        return dict(event) if shown else {**event, "content": ""}
+
+    def _public_arguments(self, call_id: str) -> frozenset[str]:
+        return frozenset(self._public_fields.get(self._tool_of.get(call_id, ""), ())) - {RESULT}
