@@ -12,8 +12,11 @@ from urllib.parse import parse_qs
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Accept, send `count` frames of the shape of one event each, close."""
-    assert scope["type"] == "websocket"
+    """Accept, send `count` frames of the shape of one event each, and wait for the close."""
+    if scope["type"] == "http":  # whoever waits for the server asks so
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+        return
     options = parse_qs(scope["query_string"].decode())
     count, interval_s = int(options["count"][0]), int(options["interval_ms"][0]) / 1000
     await receive()

@@ -25,6 +25,7 @@ from benchmarks.load import Heard, listen_bare, open_sockets, run_and_listen
 from tests.serving import ROOT, ServerProcess, migrated_database
 
 INTERVAL_MS = 20  # 50 deltas a second and user
+START_SPREAD_S = 2.0  # the runs of all users begin within this time
 IDLE_SOCKETS = 1_000
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _SLOTS = {
@@ -61,16 +62,17 @@ def resident_bytes(pid: int) -> int:
 
 
 async def measure_turnout(server: ServerProcess, path: str, tokens: list[str], count: int) -> Figure:
-    """Every user runs the metronome once, all at the same time."""
+    """Every user runs the metronome once; all run at the same time."""
     threads = await new_threads(server.url, tokens)
     sockets = await open_sockets(server.ws_url, tokens)
     heard = Heard()
     assert server.process is not None
     cpu, started = cpu_seconds(server.process.pid), time.monotonic()
+    pause_s = START_SPREAD_S / len(tokens)
     await asyncio.gather(
         *(
-            run_and_listen(socket, thread, count, INTERVAL_MS, heard)
-            for socket, thread in zip(sockets, threads, strict=True)
+            run_and_listen(socket, thread, count, INTERVAL_MS, heard, start_after_s=number * pause_s)
+            for number, (socket, thread) in enumerate(zip(sockets, threads, strict=True))
         )
     )
     figure = summarise(path, len(tokens), heard, started, cpu_seconds(server.process.pid) - cpu)
@@ -202,7 +204,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the deltas and sockets")
     parser.add_argument("--port", type=int, default=8809, help="port of the bare sender")
     options = parser.parse_args()
-    count, idle = (50, 100) if options.quick else (500, IDLE_SOCKETS)
+    count, idle = (50, 100) if options.quick else (200, IDLE_SOCKETS)
     print(f"{count} deltas a user, one every {INTERVAL_MS} ms; {platform.python_version()}, {os.cpu_count()} cores")
     print(
         f"{'path':<11}{'users':>6}{'events/s':>10}{'p50 ms':>9}{'p99 ms':>10}{'CPU ms/1000':>12}{'run s':>9}"

@@ -56,8 +56,11 @@ async def open_sockets(url: str, tokens: Sequence[str]) -> list[ClientConnection
     return list(await asyncio.gather(*(one(token) for token in tokens)))
 
 
-async def run_and_listen(socket: ClientConnection, thread_id: str, count: int, interval_ms: int, heard: Heard) -> None:
+async def run_and_listen(
+    socket: ClientConnection, thread_id: str, count: int, interval_ms: int, heard: Heard, start_after_s: float
+) -> None:
     """Start one metronome run and listen until it has ended, acknowledging as a browser does."""
+    await asyncio.sleep(start_after_s)
     command = {
         "type": "run.start",
         "id": f"b{time.monotonic_ns()}",

@@ -103,6 +103,7 @@ def _database() -> dict[str, Any]:
     database: dict[str, Any] = env.db_url("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'var' / 'turnout.sqlite3'}")
     if database["ENGINE"] == "django.db.backends.sqlite3":
         (BASE_DIR / "var").mkdir(exist_ok=True)
+        database["ENGINE"] = "project.sqlite"
         database["OPTIONS"] = _SQLITE
         # An in-memory test database would hide what WAL and several connections do.
         database["TEST"] = {"NAME": str(BASE_DIR / "var" / f"test-{os.getpid()}.sqlite3")}

@@ -43,22 +43,22 @@ def append_rows(appended: Iterable[Appended], limits: SegmentLimits) -> list[Pag
         by_user.setdefault(part.user_id, []).append(part)
     if not by_user:
         return []
-    streams = _locked_streams(sorted(by_user))
+    positions = _locked_heads(sorted(by_user))
     now = timezone.now()
     rows: list[tuple[Any, ...]] = []
     heads: list[tuple[Any, ...]] = []
     pages: list[Page] = []
     for user_id, parts in by_user.items():
-        stream = streams[user_id]
-        first = stream.head + 1
-        written: list[NewSegment] = []
+        epoch, seq, tag = positions[user_id].epoch, positions[user_id].seq, positions[user_id].tag
+        first = seq + 1
+        payloads: list[str] = []
         for part in parts:
-            for segment in cut_segments(part.entries, stream.head, stream.tag, limits):
-                stream.head, stream.tag = segment.last_seq, segment.tag
-                written.append(segment)
+            for segment in cut_segments(part.entries, seq, tag, limits):
+                seq, tag = segment.last_seq, segment.tag
+                payloads.append(segment.payload)
                 rows.append(_row(user_id, segment, now, part.leaked_from))
-        heads.append((stream.head, stream.tag, user_id))
-        pages.append(page_of(user_id, first, stream.position, [segment.payload for segment in written]))
+        heads.append((seq, tag, user_id))
+        pages.append(page_of(user_id, first, Position(epoch, seq, tag), payloads))
     with connection.cursor() as cursor:
         cursor.executemany(_INSERT_SEGMENT, rows)
         cursor.executemany(_MOVE_HEAD, heads)
@@ -71,9 +71,9 @@ def page_of(user_id: UserId, first: int, position: Position, payloads: Sequence[
     return Page(user_id, first, position, events, len(events.encode()))
 
 
-def locked_stream(user_id: UserId) -> Stream:
-    """The stream's row, locked until the transaction ends, created when the user has none yet."""
-    return _locked_streams([user_id])[user_id]
+def locked_head(user_id: UserId) -> Position:
+    """The stream's head, its row locked until the transaction ends, and made when the user has none yet."""
+    return _locked_heads([user_id])[user_id]
 
 
 def _row(user_id: UserId, segment: NewSegment, now: Any, leaked_from: UserId | None) -> tuple[Any, ...]:
@@ -89,15 +89,17 @@ def _row(user_id: UserId, segment: NewSegment, now: Any, leaked_from: UserId | N
     )
 
 
-def _locked_streams(user_ids: Sequence[UserId]) -> Mapping[UserId, Stream]:
-    streams = _select_streams(user_ids)
-    if missing := [user_id for user_id in user_ids if user_id not in streams]:
+def _locked_heads(user_ids: Sequence[UserId]) -> Mapping[UserId, Position]:
+    heads = _select_heads(user_ids)
+    if missing := [user_id for user_id in user_ids if user_id not in heads]:
         Stream.objects.bulk_create([Stream(user_id=user_id) for user_id in missing], ignore_conflicts=True)
-        streams = _select_streams(user_ids)
-    return streams
+        heads = _select_heads(user_ids)
+    return heads
 
 
-def _select_streams(user_ids: Sequence[UserId]) -> dict[UserId, Stream]:
+def _select_heads(user_ids: Sequence[UserId]) -> dict[UserId, Position]:
     # SQLite has no row locks; its BEGIN IMMEDIATE has locked the whole database already, and Django ignores the clause.
-    rows = Stream.objects.select_for_update(no_key=True).filter(user_id__in=user_ids).order_by("user_id")
-    return {UserId(stream.user_id): stream for stream in rows}
+    # Rows instead of models: this is read in every commit, and making a model takes as long as writing its row.
+    locked = Stream.objects.select_for_update(no_key=True).filter(user_id__in=user_ids).order_by("user_id")
+    rows = locked.values_list("user_id", "epoch", "head", "tag")
+    return {UserId(user_id): Position(epoch, head, tag) for user_id, epoch, head, tag in rows}

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import orjson
 from django.db import models, transaction
 
-from apps.realtime.appending import Appended, append_rows, locked_stream
+from apps.realtime.appending import Appended, append_rows, locked_head
 from apps.realtime.bridge import RunBridge
 from apps.realtime.coalescing import encode_entry
 from apps.realtime.commit import CommitResult, Committer, Participant
@@ -151,7 +151,7 @@ class EventLog:
 
     def head(self, user_id: UserId) -> Position:
         """The position after the user's newest event; makes the stream when there is none. Locks its row."""
-        return locked_stream(user_id).position
+        return locked_head(user_id)
 
     def read_run(self, user_id: UserId, run_id: RunId) -> list[dict[str, Any]]:
         """The run's events in order, in their wire form, as far as they are retained."""
