@@ -32,6 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("proof" if config.getoption("--proof") else "usual")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Playwright keeps an event loop running in the main thread until the session ends, in which no test of
+    # pytest-asyncio can run its own.
+    items.sort(key=lambda item: "playwright" in getattr(item, "fixturenames", ()))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

@@ -26,6 +26,8 @@ PYTHON = sys.executable
 SETTINGS = re.compile(
     r"(DEBUG|SECRET_KEY|DATABASE_URL|REDIS_URL|HOST|PORT|ALLOWED_HOSTS|LOG_LEVEL|DJANGO_\w+|TURNOUT_\w+)"
 )
+SUMMARY = re.compile(r"^=+ .* in [\d.]+s.*=+$", re.MULTILINE)
+TAIL_BYTES = 100_000  # a complaint of an interpreter that ends may follow the summary
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -148,8 +150,8 @@ def run_pytest(environment: dict[str, str], *, proof: bool) -> tuple[Outcome, st
         pytest.terminate()  # its fixtures then stop the servers that they started
         pytest.wait()
         raise
-    lines = tail.decode(errors="replace").strip().splitlines()
-    summary = ANSI.sub("", lines[-1]) if lines else "pytest printed nothing"
+    summaries = SUMMARY.findall(ANSI.sub("", tail.decode(errors="replace")))
+    summary = summaries[-1] if summaries else "pytest ended without a summary"
     return Outcome("pytest", pytest.wait() == 0, time.monotonic() - began, ""), summary
 
 
@@ -168,7 +170,7 @@ def _pass_on(process: subprocess.Popen[bytes]) -> bytes:
                 return tail
             sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
-            tail = (tail + piece)[-4_096:]
+            tail = (tail + piece)[-TAIL_BYTES:]
         elif process.poll() is not None:
             return tail
 
