@@ -44,13 +44,9 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(status=RunStatus.RUNNING)
 
     def claimable(self) -> "RunQuerySet":
-        """Queued runs that are first in their thread, while nothing runs there: a thread's runs never
-        overlap.
-        """
+        """Queued runs in whose thread nothing runs: taken by ordinal, a thread's runs never overlap."""
         same_thread = Run.objects.filter(user_id=OuterRef("user_id"), thread_id=OuterRef("thread_id"))
-        return self.queued().filter(
-            ~Exists(same_thread.running()), ~Exists(same_thread.queued().filter(ordinal__lt=OuterRef("ordinal")))
-        )
+        return self.queued().filter(~Exists(same_thread.running()))
 
 
 class Run(models.Model):

@@ -35,8 +35,8 @@ async def test_a_cancellation_reaches_an_agent_that_says_nothing_without_waiting
 async def test_lost_wake_ups_are_healed_by_the_sweep():
     async with open_running_room() as room, room.executing() as executor:
         execution_config().services = None  # wake-ups go nowhere
-        run_id = await room.start(ANN, "faulty", "mode=hang after=0")
-        await room.seen(ANN, run_id, "RUN_STARTED")
+        run_id = await room.start(ANN, "faulty", "mode=hang after=1")
+        await room.seen(ANN, run_id, "TEXT_MESSAGE_CONTENT")  # the last that it says, so no commit tells it
         await room.cancel(ANN, run_id)
         assert (await room.ended(ANN, run_id))["outcome"]["type"] == "cancelled"
         assert executor.is_alive

@@ -60,8 +60,8 @@ def test_a_run_that_is_not_there_is_not_found_whatever_its_id(desk, run_id):
 def test_another_users_run_is_not_found_in_the_same_words_as_none(desk):
     run_id = desk.admit(ANN).run_id
     for call in (desk.runs.describe, desk.runs.stored_request):
-        assert refusal_of(call, BOB.user_id, run_id) == refusal_of(call, BOB.user_id, "no-such-run")
-    assert refusal_of(desk.cancel, BOB, run_id) == refusal_of(desk.cancel, BOB, "no-such-run")
+        assert vars(refusal_of(call, BOB.user_id, run_id)) == vars(refusal_of(call, BOB.user_id, "no-such-run"))
+    assert vars(refusal_of(desk.cancel, BOB, run_id)) == vars(refusal_of(desk.cancel, BOB, "no-such-run"))
     assert Run.objects.get().status == "queued"
 
 
