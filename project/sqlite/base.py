@@ -6,7 +6,6 @@ for 1.1 s, and with it every tab. All threads of a process share a lock here, so
 and no longer. Other processes are still polled for, as SQLite does.
 """
 
-import functools
 import threading
 from typing import Any
 
@@ -14,21 +13,16 @@ from django.db import OperationalError
 from django.db.backends.sqlite3 import base
 
 
-@functools.cache
-def _turn(database: str) -> threading.Lock:
-    """One lock for each file: what it guards is the file's one writer, which is as global as a thing can be."""
-    del database
-    return threading.Lock()
-
-
 class DatabaseWrapper(base.DatabaseWrapper):
     """See the module. `OPTIONS["timeout"]` bounds the wait, in seconds, as it does SQLite's own."""
 
+    # What it guards, the one writer of a file, is as global as a thing can be; and a process has one such file.
+    _turn = threading.Lock()
     _has_turn = False
 
     def _start_transaction_under_autocommit(self) -> None:
         timeout_s = float(self.settings_dict["OPTIONS"].get("timeout", 5))
-        if not self._lock.acquire(timeout=timeout_s):
+        if not self._turn.acquire(timeout=timeout_s):
             raise OperationalError(f"database is locked: no turn to write within {timeout_s:g} s")
         self._has_turn = True
         try:
@@ -55,11 +49,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         finally:
             self._pass_turn()
 
-    @property
-    def _lock(self) -> threading.Lock:
-        return _turn(str(self.settings_dict["NAME"]))
-
     def _pass_turn(self) -> None:
         if self._has_turn:
             self._has_turn = False
-            self._lock.release()
+            self._turn.release()
