@@ -48,6 +48,13 @@ INSTANCES = {
     "project.asgi:application": "what an ASGI server is told to start",
     "project.asgi:django_application": "Django's handler, one a process",
 }
+# A class keeps these for the whole process, like a module.
+SHARED = {"dict", "list", "set", "deque", "defaultdict", "Counter", "OrderedDict", "WeakSet", "WeakValueDictionary"}
+SHARED |= {"Lock", "RLock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Queue", "local", "ContextVar"}
+CLASS_STATE = {
+    "DatabaseWrapper._turn": "the one line of writers that a process has for its one SQLite file",
+    "Command.requires_system_checks": "Django's way to say: none",
+}
 MUTATING = {"append", "add", "update", "pop", "popitem", "clear", "setdefault", "extend", "remove", "discard", "insert"}
 MAY_BE_LOWER_CASE = {"urlpatterns", "__all__"}
 
@@ -91,8 +98,19 @@ def state_in(tree: ast.Module, value_of: Callable[[str], object]) -> Iterator[tu
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             if {called(decorator) for decorator in node.decorator_list} & {"cache", "lru_cache"}:
                 yield node.lineno, f"{node.name} remembers what it was asked"
+        elif isinstance(node, ast.ClassDef):
+            yield from state_of_class(node)
         elif changed(node) in constants:
             yield node.lineno, f"{changed(node)} is changed after import"
+
+
+def state_of_class(node: ast.ClassDef) -> Iterator[tuple[int, str]]:
+    for statement in node.body:
+        for name, value in bindings(statement):
+            empty = isinstance(value, ast.List | ast.Dict | ast.Set) and not ast.unparse(value).strip("[]{}")
+            made = isinstance(value, ast.Call) and called(value) in SHARED
+            if (empty or made) and f"{node.name}.{name}" not in CLASS_STATE:
+                yield statement.lineno, f"{node.name}.{name} is shared by all of its instances"
 
 
 def changed(node: ast.AST) -> str:
@@ -172,6 +190,8 @@ def test_no_module_holds_what_could_pass_from_one_user_to_another():
         "@cache\ndef user_name(user_id): ...",
         "@functools.lru_cache(maxsize=10)\ndef user_name(user_id): ...",
         "current = ContextVar('current')",
+        "class Engine:\n    runs = {}",
+        "class Engine:\n    slots: ClassVar = asyncio.Semaphore(10)",
     ],
 )
 def test_the_rule_on_state_sees(text):
