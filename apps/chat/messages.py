@@ -24,10 +24,7 @@ def moment_of(at: datetime) -> str:
 
 @dataclass(slots=True)
 class MessageView:
-    """One message with what it holds so far. `place` counts within its run; 0 is the user's message.
-
-    `begun` is False for a stored answer whose first event may be replayed.
-    """
+    """One message with what it holds so far. `place` counts within its run; 0 is the user's message."""
 
     message_id: MessageId
     run_id: RunId
@@ -39,7 +36,6 @@ class MessageView:
     parts: list[dict[str, Any]] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)  # joined when asked: adding to one text is quadratic
     complete: bool = True
-    begun: bool = True
 
     @property
     def text(self) -> str:

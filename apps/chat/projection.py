@@ -12,8 +12,8 @@ snapshot at N + events after N = snapshot at M. Three rules carry it:
   answers of that run as long as it is at their end, and goes wherever `turnout.thread.updated` puts it.
 - A message that was queued behind a run (`after_run_id`) comes after that run's newest answer.
 
-Events of a run that is settled already (its messages were folded) say nothing new: replaying them changes nothing
-but `leaf_id`, which ends where it was.
+Events of a run that is settled already (its messages were folded) say nothing new, but for the interrupts that its
+end has left open.
 """
 
 from collections.abc import Callable, Mapping
@@ -148,15 +148,14 @@ class ThreadView:
 
     def _run_event(self, event: Json, run_id: RunId, at: float) -> None:
         run = self.runs.get(run_id)
-        if run is None:
+        if run is None or (run.settled and event["type"] != "RUN_FINISHED"):
             return
         step = _STEPS.get(event["type"])
         if step is not None:
             step(self, run, event, at)
 
     def _started(self, run: RunView, _event: Json, _at: float) -> None:
-        if not run.settled:
-            run.status = "running"
+        run.status = "running"
 
     def _finished(self, run: RunView, event: Json, _at: float) -> None:
         outcome = event.get("outcome") or {}
@@ -166,16 +165,14 @@ class ThreadView:
             self.interrupts[interrupt["id"]] = {"run_id": run.run_id, **interrupt}
 
     def _failed(self, run: RunView, event: Json, _at: float) -> None:
-        if not run.settled:
-            run.error_code = event.get("code")
-            run.status = _ERROR_STATUS.get(run.error_code or "", "failed")
+        run.error_code = event.get("code")
+        run.status = _ERROR_STATUS.get(run.error_code or "", "failed")
 
     def _text_start(self, run: RunView, event: Json, at: float) -> None:
         message = self._answer(run, event["messageId"], at)
-        if message is not None:
-            message.complete = False
-            if message.parts:
-                message.parts.append({"type": "text"})
+        message.complete = False
+        if message.parts:
+            message.parts.append({"type": "text"})
 
     def _text_content(self, run: RunView, event: Json, _at: float) -> None:
         message = self._open_text(run, event)
@@ -235,49 +232,41 @@ class ThreadView:
 
     # Where it goes
 
-    def _answer(self, run: RunView, any_id: str, at: float) -> MessageView | None:
-        """The run's answer of this id, begun now if it is new; None when the run is settled."""
+    def _answer(self, run: RunView, any_id: str, at: float) -> MessageView:
+        """The run's answer of this id, begun now if it is new."""
         message_id = bounded_id(any_id)
         message = self.messages.get((run.run_id, message_id))
-        if message is None and not run.settled:
-            before = (
-                self._asked.get(run.message_id) if run.newest_id is None else self.messages[run.run_id, run.newest_id]
-            )
-            message = MessageView(
-                message_id,
-                run.run_id,
-                "assistant",
-                max(moment(at), before.created_at if before else ""),  # whatever clocks did
-                place=run.answers + 1,
-                parent_id=run.newest_id or run.message_id,
-                begun=False,
-            )
-            self.hold_message(message)
-        if message is not None and not message.begun:
-            self._begin(run, message)
-        return None if run.settled else message
+        return message if message is not None else self._begin(run, message_id, at)
 
-    def _begin(self, run: RunView, message: MessageView) -> None:
-        message.begun = True
+    def _begin(self, run: RunView, message_id: MessageId, at: float) -> MessageView:
+        before = self._asked.get(run.message_id) if run.newest_id is None else self.messages[run.run_id, run.newest_id]
+        message = MessageView(
+            message_id,
+            run.run_id,
+            "assistant",
+            max(moment(at), before.created_at if before else ""),  # whatever clocks did
+            place=run.answers + 1,
+            parent_id=run.newest_id or run.message_id,
+        )
+        self.hold_message(message)
         if self.leaf_id == message.parent_id:
-            self.leaf_id = message.message_id
-        if not run.settled:
-            run.answers += 1
-            run.newest_id = message.message_id
-            for waiting in self._asked.values():
-                if waiting.after_run_id == run.run_id:
-                    waiting.parent_id = message.message_id
+            self.leaf_id = message_id
+        run.answers += 1
+        run.newest_id = message_id
+        for waiting in self._asked.values():
+            if waiting.after_run_id == run.run_id:
+                waiting.parent_id = message_id
+        return message
 
     def _add_part(self, run: RunView, home_id: str, at: float, part: dict[str, Any]) -> None:
         home = self.messages.get((run.run_id, bounded_id(home_id)))
         if home is None and run.newest_id is not None:
             home = self.messages[run.run_id, run.newest_id]
-        if home is None or run.settled:
-            home = self._answer(run, home_id, at)
-        if home is not None:
-            part["complete"] = False
-            home.parts.append(part)
-            self._parts[run.run_id, part["type"], part["id"]] = part
+        if home is None:
+            home = self._begin(run, bounded_id(home_id), at)
+        part["complete"] = False
+        home.parts.append(part)
+        self._parts[run.run_id, part["type"], part["id"]] = part
 
     def _open_part(self, run: RunView, kind: str, part_id: str) -> dict[str, Any] | None:
         part = self._parts.get((run.run_id, kind, part_id))

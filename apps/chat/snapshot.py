@@ -3,7 +3,7 @@
 One statement, because it alone sees one state of the database without locking anything: stored messages, what open
 runs have logged so far, and the head of the stream belong together. On SQLite it runs outside of `atomic()`, which
 would take the write lock. What comes out is a `ThreadView`: the stored rows, with the log of the time since the
-oldest open run began replayed on top.
+oldest open run began replayed on top. That log also holds what was stored since; of that only the end counts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 from django.db import connection
 
-from apps.chat.messages import MessageView, RunView, moment_of
+from apps.chat.messages import Json, MessageView, RunView, moment_of
 from apps.chat.models import can_be_key, not_found
 from apps.chat.projection import OPEN, ThreadView
 from apps.realtime.models import Stream
@@ -101,8 +101,7 @@ def _read(statement: str, user_id: UserId, thread_id: ThreadId, ending: str) -> 
         view.hold_run(_run(row, ending))
     for row in by_kind.get("message", ()):
         view.hold_message(_message(row))
-    for entry in _entries(by_kind.get("segment", ())):
-        view.apply(entry)
+    _replay(view, list(_entries(by_kind.get("segment", ()))), ending)
     return Snapshot(view, _moment(created_at), _moment(updated_at), Position(epoch, head, tag))
 
 
@@ -127,8 +126,32 @@ def _message(row: Row) -> MessageView:
         after_run_id=after_run_id or None,
         parts=orjson.loads(parts),
         pieces=[text],
-        begun=role == "user",
     )
+
+
+def _replay(view: ThreadView, entries: Sequence[Json], ending: str) -> None:
+    """Apply the entries. Where the leaf is stored, events up to that moment have had their say about it."""
+    stored = view.leaf_id
+    last = max((number for number, entry in enumerate(entries) if _stored_the_leaf(view, entry, ending)), default=-1)
+    for number, entry in enumerate(entries):
+        view.apply(entry)
+        if number <= last:
+            view.leaf_id = stored
+
+
+def _stored_the_leaf(view: ThreadView, entry: Json, ending: str) -> bool:
+    """Whether the thread's leaf was written in the transaction that appended this entry."""
+    event = entry["event"]
+    if entry["thread_id"] != view.thread_id:
+        return False
+    match event["type"], event.get("name"), event.get("value"):
+        case "CUSTOM", "turnout.run.queued", {"message": _}:
+            return True
+        case "CUSTOM", "turnout.thread.updated", {"leaf_id": _}:
+            return True
+        case "RUN_FINISHED" | "RUN_ERROR", _, _:
+            return bool(entry["run_id"] != ending)
+    return False
 
 
 def _entries(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
