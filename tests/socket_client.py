@@ -5,6 +5,7 @@ gap, a repeat or an event out of order is an AssertionError at the frame that br
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 from types import TracebackType
@@ -98,7 +99,9 @@ class Client:
                 ended = any(e["event"]["type"] in ("RUN_FINISHED", "RUN_ERROR") for e in frame["events"])
                 if ended or self.seq - self.acked >= ACK_EVENTS:
                     self.acked = self.seq
-                    await self.send({"type": "ack", "seq": self.seq})
+                    # The server may have closed already, with frames on the way that still are to be read.
+                    with contextlib.suppress(ConnectionClosed):
+                        await self.send({"type": "ack", "seq": self.seq})
             case "reply":
                 waiting = self._replies.pop(frame["id"], None)
                 if waiting is not None and not waiting.done():

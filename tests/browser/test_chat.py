@@ -93,9 +93,11 @@ def test_a_failure_says_so_with_a_reference_and_can_be_tried_again(tab: Page):
     expect(tab.locator(".notice-bad")).to_contain_text("The agent failed.")
     reference = tab.locator(".reference code").inner_text()
     assert reference == tab.locator(".turn").get_attribute("data-run")
+    expect(tab.locator(".turn")).to_contain_text("Faulty")
     before = tab.locator(".turn").inner_text()
     tab.reload()
     expect(tab.locator(".notice-bad")).to_contain_text("The agent failed.")
+    expect(tab.locator(".turn")).to_contain_text("Faulty")  # its title, once the agents are known
     assert tab.locator(".turn").inner_text() == before
     tab.get_by_role("button", name="Try again").click()
     expect(tab.locator(".turn")).to_have_count(2)

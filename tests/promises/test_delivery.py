@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+from tests.serving import serving
 from tests.socket_client import Client
 
 USERS, RUNS, DELTAS, INTERVAL_MS = 50, 2, 200, 20
@@ -69,22 +70,33 @@ async def test_a_second_tab_and_a_late_tab_see_the_same_events(server):
     assert late.seen[-len(first.seen) :] == first.seen
 
 
-async def test_a_tab_that_never_acknowledges_is_sent_a_window_and_no_more_and_the_rest_after_its_ack(server):
-    client = Client(server.url, server.ws_url, server.token("anna"))
-    thread_id = await client.new_thread()
+class SilentTab(Client):
+    """Acknowledges only when it is told to."""
 
-    class Silent(Client):
-        async def send(self, frame):
-            if frame["type"] != "ack":
-                await super().send(frame)
+    async def send(self, frame):
+        if frame["type"] != "ack":
+            await super().send(frame)
 
-    silent = Silent(server.url, server.ws_url, client.token)
-    async with client.connected(), silent.connected():
-        window = silent.hello["window"]["events"]
-        run_id = await client.run(thread_id, f"count={3 * window} interval_ms=3 tag=x", "metronome")
-        await client.until_ended(run_id)
-        behind = silent.seq
-        assert client.seq - behind > 0, "the run must be larger than a window"
-        assert behind - silent.acked <= window
-        await Client.send(silent, {"type": "ack", "seq": behind})
-        await silent.until(lambda c: c.seq > behind)
+    async def acknowledge(self):
+        await super().send({"type": "ack", "seq": self.seq})
+
+
+async def test_a_tab_that_never_acknowledges_is_sent_a_window_and_no_more_and_the_rest_after_its_ack(
+    tmp_path, migrated
+):
+    small = {"TURNOUT_WINDOW_EVENTS": "64", "TURNOUT_SEGMENT_EVENTS": "8"}
+    with serving(tmp_path / "server", migrated, small) as server:
+        client = Client(server.url, server.ws_url, server.token("anna"))
+        thread_id = await client.new_thread()
+        silent = SilentTab(server.url, server.ws_url, client.token)
+        async with client.connected(), silent.connected():
+            run_id = await client.run(thread_id, "count=150 interval_ms=15 tag=x")
+            await client.until_ended(run_id)
+            assert silent.hello["window"]["events"] == 64
+            assert client.seq > 64, "the run must be larger than a window"
+            assert 0 < silent.seq <= 64
+            while silent.seq < client.seq:
+                seen = silent.seq
+                await silent.acknowledge()
+                await silent.until(lambda c, seen=seen: c.seq > seen)
+            assert silent.seen == client.seen
