@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+_ACK_EVENTS, _ACK_BYTES = 128, 65_536  # the protocol: at the latest then a client acknowledges; a smaller window stalls
 _REVOKED_WITHIN_S = 5.0  # the protocol's promise: a socket outlives its session by less than this
 
 
@@ -105,6 +106,8 @@ class Configuration:
             (self.text_bytes < self.frame_bytes, "text_bytes < frame_bytes"),
             (self.segment_events <= self.window_events, "segment_events <= window_events"),
             (self.segment_bytes <= self.window_bytes, "segment_bytes <= window_bytes"),
+            (self.window_events > _ACK_EVENTS, f"window_events > {_ACK_EVENTS}, at which a client acknowledges"),
+            (self.window_bytes > _ACK_BYTES, f"window_bytes > {_ACK_BYTES}, at which a client acknowledges"),
             (self.segment_events <= self.commit_events_per_user, "segment_events <= commit_events_per_user"),
             (self.segment_bytes <= self.commit_bytes_per_user, "segment_bytes <= commit_bytes_per_user"),
             (self.event_bytes <= self.publisher_bytes, "event_bytes <= publisher_bytes"),

@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 
 from tests.serving import ServerProcess, migrated_database, serving
 
+expect.set_options(timeout=20_000)  # milliseconds; what is expected comes at once, but on a busy machine
+
 PASSWORD = "a long enough passphrase"
 PEOPLE = 100
 
