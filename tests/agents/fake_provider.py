@@ -49,7 +49,8 @@ async def fake_provider() -> AsyncIterator[FakeProvider]:
         yield provider
     finally:
         server.close()
-        server.close_clients()
+        for writer in provider.sockets:  # Server.close_clients() came with Python 3.13
+            writer.transport.abort()
         await server.wait_closed()
 
 
