@@ -19,7 +19,7 @@ test: development ## all that must hold before a change lands: style, types, lay
 proof: development ## the tests with the long time budgets of tests/budget.toml
 	@exec .venv/bin/python -m tools.check --proof
 
-bench: development ## measure; see benchmarks/README.md
+bench: development ## measure delivery beside the singletons and a bare sender
 	@exec .venv/bin/python -m benchmarks
 
 lint: development ## the part of `make test` that runs no test
