@@ -8,17 +8,20 @@ is frozen once it was handed over, and retried byte for byte.
 A batch that the database refuses is searched by halving, so that it fails its own run only.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from django.db import DataError, IntegrityError, connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from apps.realtime.appending import Appended, append_rows
 from apps.realtime.models import RunLedger
 from apps.realtime.segments import SegmentLimits
 from apps.realtime.values import EndedRun, Ending, Page, RunLease
 from apps.vocabulary import RunId, UserId
+
+logger = logging.getLogger(__name__)
 
 _COMPARE_AND_SWAP = """
     UPDATE realtime_runledger SET logged = logged + %s, is_open = %s
@@ -105,7 +108,7 @@ class Participant(Protocol):
         ...
 
     def write(self, ended: Sequence[EndedRun]) -> None:
-        """Change own rows. An IntegrityError or DataError fails the run that caused it, alone."""
+        """Change own rows. Whatever it raises fails the run that caused it, alone."""
         ...
 
 
@@ -149,8 +152,13 @@ class Committer:
             if rest:
                 result.include(self.commit(rest))
             return result
-        except (IntegrityError, DataError) as error:
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:
+            # The database refused a value, or a participant has a defect: whatever it is, it may end the run that
+            # brought it, and must not end the writer that all runs of the process depend on.
             if len(batches) == 1:
+                logger.exception("the batch of run %s cannot be committed", batches[0].lease.run_id)
                 return CommitResult({batches[0].lease.run_id: Refused(error)})
             half = len(batches) // 2
             result = self.commit(batches[:half])

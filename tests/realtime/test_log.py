@@ -13,9 +13,10 @@ from ag_ui.core import (
     TextMessageStartEvent,
     ToolCallStartEvent,
 )
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import DataError, IntegrityError, OperationalError, transaction
 
 from apps.realtime.commit import Committer
+from apps.realtime.group_commit import FlushLimits
 from apps.realtime.log import EventLog, LogLimits, RunClosed
 from apps.realtime.models import RunLedger, Segment, Stream
 from apps.realtime.publisher import EventBudgetExceeded, EventRefused, PublisherLimits, RunFenced
@@ -23,7 +24,7 @@ from apps.realtime.reader import PageRequest, PositionRequest, read_all
 from apps.realtime.segments import SegmentLimits, next_tag
 from apps.realtime.values import Ending, LogEntry
 from apps.vocabulary import Position, UserId
-from tests.realtime.logging_room import Notes, open_log_room, stored_entries
+from tests.realtime.logging_room import Notes, Tabs, open_log_room, stored_entries
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -181,18 +182,21 @@ async def test_a_lost_commit_answer_is_resolved_by_looking_and_doubles_nothing()
 
 
 class FailsFor(Notes):
+    failure: Exception
+
     def write(self, ended):
         if any(run.run_id == self.poison for run in ended):
-            raise IntegrityError("poisoned")
+            raise self.failure
         super().write(ended)
 
 
-async def test_a_batch_that_the_database_refuses_fails_its_own_run_only():
+@pytest.mark.parametrize("failure", [IntegrityError("refused"), DataError("value"), KeyError("a defect")])
+async def test_a_batch_that_cannot_be_committed_fails_its_own_run_only(failure):
     async with open_log_room() as room:
         leases = [await room.lease(user) for user in range(1, 9)]
         poisoned = leases[3]
         settle = FailsFor()
-        settle.poison = poisoned.run_id
+        settle.poison, settle.failure = poisoned.run_id, failure
         room.log._writer._committer._settle = settle
 
         async def run(lease):
@@ -290,15 +294,69 @@ async def test_the_old_bridges_leak_lands_marked_in_the_stream_it_named_and_only
         assert leaked == {(1, None), (2, 1)}
 
 
-def test_an_append_outside_a_run_rolls_back_with_its_transaction():
-    log = EventLog(LogLimits())
+def test_an_append_outside_a_run_rolls_back_with_its_transaction_and_is_shown_only_after_its_commit():
+    tabs = Tabs()
+    log = EventLog(LogLimits(), tabs)
     with transaction.atomic():
         log.append(UserId(1), [LogEntry(CustomEvent(name="n", value=1))])
         transaction.set_rollback(True)
     assert stored_entries(1) == []
+    assert tabs.pages == []
     with transaction.atomic():
         position = log.append(UserId(1), [LogEntry(CustomEvent(name="n", value=1))])
+        assert tabs.pages == []
     assert position.seq == 1
+    assert [page.position for page in tabs.pages] == [position]
+
+
+class MarksTheEnd(Notes):
+    """Writes a row for each ended run, as settling does."""
+
+    def write(self, ended):
+        super().write(ended)
+        Stream.objects.bulk_create([Stream(user_id=1_000 + run.user_id) for run in ended])
+
+
+async def test_what_was_settled_for_a_terminal_event_that_lost_its_place_is_taken_back_and_nothing_else_is():
+    async with open_log_room() as room:
+        room.log._writer._committer._settle = MarksTheEnd()
+        good, lost = await room.lease(1), await room.lease(2)
+        publishers = room.publisher(good), room.publisher(lost)
+        await room.database.call(_claim_again, room, lost)
+        results = await asyncio.gather(
+            publishers[0].finish(finished(good)), publishers[1].finish(finished(lost)), return_exceptions=True
+        )
+        assert results[0] is None
+        assert isinstance(results[1], RunFenced)
+        settled = await room.database.call(
+            lambda: set(Stream.objects.filter(user_id__gt=1_000).values_list("user_id", flat=True))
+        )
+        assert settled == {1_001}
+
+
+async def test_a_run_that_needs_several_commits_for_its_end_is_settled_with_the_last_of_them():
+    limits = LogLimits(flush=FlushLimits(events_per_user=2))
+    async with open_log_room(limits) as room:
+        lease = await room.lease(1)
+        publisher = room.publisher(lease)
+        for number in range(4):
+            await publisher.publish(ToolCallStartEvent(tool_call_id=f"t{number}", tool_call_name="clock"))
+        await publisher.finish(finished(lease, "failed"))
+        types = [entry["event"]["type"] for entry in await room.entries(1)]
+        assert types[-1] == "RUN_FINISHED"
+        assert len(types) == 4 + 4 + 4 + 1
+        assert len(room.settle.ended) == 1
+
+
+def test_a_page_never_leads_over_a_hole_in_the_log():
+    log = EventLog(LogLimits(segment=SegmentLimits(events=2)))
+    with transaction.atomic():
+        log.append(UserId(1), [LogEntry(CustomEvent(name="n", value=n)) for n in range(6)])
+    Segment.objects.filter(first_seq=3).delete()
+    before, after = PageRequest(UserId(1), 0, 100, 100_000), PageRequest(UserId(1), 2, 100, 100_000)
+    answers = read_all([before, after])
+    assert answers[before].page.position.seq == 2
+    assert answers[after].page is None
 
 
 def test_the_tag_chain_names_a_history_and_positions_stand_at_segment_ends():
