@@ -6,6 +6,7 @@ the connection out of the pool. It owns no queue of events: the log is the queue
 
 import asyncio
 import enum
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from apps.realtime.emitter import UserWebSocketEmitter
 from apps.realtime.protocol import Ack, CloseCode, Limits, Ping, Pong, Subscribe, Window
 from apps.realtime.values import Page
 from apps.vocabulary import ConnectionId, Identity, Position
+
+logger = logging.getLogger(__name__)
 
 _LAGGING_EVENTS = 64  # events behind the head from which a connection is reported as lagging
 
@@ -114,6 +117,8 @@ class UserWebSocketContext:
         if sender is not None:
             sender.cancel()
             await asyncio.wait([sender])
+            if not sender.cancelled() and (failure := sender.exception()) is not None:
+                logger.error("sending to %s failed", self.connection_id, exc_info=failure)
 
     # -- what the client says
 

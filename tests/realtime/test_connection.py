@@ -1,5 +1,6 @@
 """One connection over a real log: what is committed arrives, what stalls is closed, what is closed hears why."""
 
+import asyncio
 import gc
 
 import pytest
@@ -150,3 +151,15 @@ async def test_a_connection_that_is_collected_while_open_is_a_resource_warning()
         assert sender is not None
         assert sender.done()
         gc.collect()
+
+
+async def test_a_sender_that_fails_is_reported_when_its_connection_is_left(caplog):
+    class BrokenWire(Wire):
+        async def send_text(self, text):
+            raise ValueError("wire")
+
+    async with open_connected_room() as room:
+        connection = await room.connect(1, BrokenWire())
+        assert connection._sender is not None
+        await asyncio.wait([connection._sender])
+    assert f"sending to {connection.connection_id} failed" in caplog.text
