@@ -1,5 +1,6 @@
 """Each promise of the clean-up audit can break, is seen when it does, and is closed by `--fix`."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -84,8 +85,9 @@ def test_looking_changes_nothing(world, audit, ann):
 def test_a_process_that_fell_silent_is_named_with_the_time_of_its_silence(world, audit):
     world.process()
     ProcessReport.objects.update(reported_at=ago(45))
-    assert "serve 41 on web-1 is silent for 45 s" in line(audit, "Processes report").detail
-    breaks_and_is_fixed(audit, "Processes report", "oldest report 45 s")
+    # At least so long: the audit's clock goes on while the test runs.
+    assert re.search(r"serve 41 on web-1 is silent for (4[5-9]|[5-9]\d) s", line(audit, "Processes report").detail)
+    breaks_and_is_fixed(audit, "Processes report", "oldest report")
     assert ProcessReport.objects.get().ending == ProcessReport.Ending.LOST
 
 
@@ -93,7 +95,7 @@ def test_a_clean_report_says_how_old_its_knowledge_is(world, audit):
     world.process("a")
     world.process("b")
     ProcessReport.objects.filter(pk="a").update(reported_at=ago(4))
-    assert line(audit, "Processes report").detail == "2 processes (oldest report 4 s)"
+    assert re.fullmatch(r"2 processes \(oldest report [4-9] s\)", line(audit, "Processes report").detail)
 
 
 def test_a_process_that_ended_while_it_held_something_is_a_leak(world, audit):
