@@ -14,6 +14,7 @@ from tests.socket_client import Client
 ROOT = Path(__file__).resolve().parents[2]
 SUITES = (
     "tests/realtime/test_log.py",
+    "tests/realtime/test_reader.py",
     "tests/realtime/test_connection.py",
     "tests/realtime/test_pool.py",
     "tests/execution/test_admission.py",

@@ -20,10 +20,8 @@ from apps.realtime.group_commit import FlushLimits
 from apps.realtime.log import EventLog, LogLimits, RunClosed
 from apps.realtime.models import RunLedger, Segment, Stream
 from apps.realtime.publisher import EventBudgetExceeded, EventRefused, PublisherLimits, RunFenced
-from apps.realtime.reader import PageRequest, PositionRequest, read_all
-from apps.realtime.segments import SegmentLimits, next_tag
 from apps.realtime.values import Ending, LogEntry
-from apps.vocabulary import Position, UserId
+from apps.vocabulary import UserId
 from tests.realtime.logging_room import Notes, Tabs, open_log_room, stored_entries
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -346,58 +344,6 @@ async def test_a_run_that_needs_several_commits_for_its_end_is_settled_with_the_
         assert types[-1] == "RUN_FINISHED"
         assert len(types) == 4 + 4 + 4 + 1
         assert len(room.settle.ended) == 1
-
-
-def test_a_page_never_leads_over_a_hole_in_the_log():
-    log = EventLog(LogLimits(segment=SegmentLimits(events=2)))
-    with transaction.atomic():
-        log.append(UserId(1), [LogEntry(CustomEvent(name="n", value=n)) for n in range(6)])
-    Segment.objects.filter(first_seq=3).delete()
-    before, after = PageRequest(UserId(1), 0, 100, 100_000), PageRequest(UserId(1), 2, 100, 100_000)
-    answers = read_all([before, after])
-    assert answers[before].page.position.seq == 2
-    assert answers[after].page is None
-
-
-def test_the_tag_chain_names_a_history_and_positions_stand_at_segment_ends():
-    log = EventLog(LogLimits(segment=SegmentLimits(events=2)))
-    with transaction.atomic():
-        log.append(UserId(1), [LogEntry(CustomEvent(name="n", value=n)) for n in range(5)])
-    tag = "0" * 16
-    ends = []
-    for row in Segment.objects.order_by("first_seq"):
-        tag = next_tag(tag, row.payload)
-        assert row.tag == tag
-        ends.append((row.last_seq, tag))
-    assert [end for end, _ in ends] == [2, 4, 5]
-    epoch = Stream.objects.get(user_id=1).epoch
-
-    def verdict(seq, tag):
-        request = PositionRequest(UserId(1), Position(epoch, seq, tag))
-        return read_all([request])[request].reset
-
-    assert [verdict(*end) for end in [(0, "0" * 16), *ends]] == [None] * 4
-    assert verdict(3, ends[0][1]) == "forked"
-    assert verdict(4, ends[0][1]) == "forked"
-    assert verdict(6, ends[0][1]) == "ahead"
-
-
-def test_a_page_is_whole_segments_within_the_bound_and_at_least_one():
-    log = EventLog(LogLimits(segment=SegmentLimits(events=2)))
-    with transaction.atomic():
-        log.append(UserId(1), [LogEntry(CustomEvent(name="n", value=n)) for n in range(5)])
-
-    def read(after, events, size):
-        request = PageRequest(UserId(1), after, events, size)
-        page = read_all([request])[request].page
-        return None if page is None else (page.first, page.position.seq)
-
-    assert read(0, 100, 100_000) == (1, 5)
-    assert read(0, 4, 100_000) == (1, 4)
-    assert read(0, 3, 100_000) == (1, 2)
-    assert read(0, 1, 1) == (1, 2)
-    assert read(4, 100, 100_000) == (5, 5)
-    assert read(5, 100, 100_000) is None
 
 
 def test_a_ledger_belongs_to_one_user():
