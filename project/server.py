@@ -8,6 +8,7 @@ reactor's loop, entered before the reactor runs and left after it drained.
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Callable
 
@@ -124,3 +125,6 @@ def serve(configuration: Configuration, listening: socket.socket, ready: Callabl
     server = TurnoutServer(services, listening, life.end)
     reactor.callWhenRunning(ready)
     server.run()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Python gives handlers of its own back to the system as it ends, so a second signal would turn exit 0 into -15.
+        signal.signal(number, signal.SIG_IGN)

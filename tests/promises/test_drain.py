@@ -1,6 +1,7 @@
 """SIGTERM under load: every tab hears why, every run ends once, exit 0; and a start after a kill ends what was left."""
 
 import asyncio
+import signal
 
 from tests.socket_client import Client
 
@@ -85,3 +86,19 @@ async def test_queued_runs_wait_for_the_next_start(server):
     async with client.connected():
         await client.until_ended(queued, *running)
     assert client.text(queued) == "0:y 1:y 2:y "
+
+
+async def test_signals_that_come_again_while_the_process_drains_and_ends_change_nothing(server):
+    client = Client(server.url, server.ws_url, server.token("anna"))
+    async with client.connected():
+        run_id = await start_one(client)
+        ended = asyncio.create_task(asyncio.to_thread(server.stop))
+        while not ended.done():
+            if server.process.poll() is None:
+                server.process.send_signal(signal.SIGTERM)
+                server.process.send_signal(signal.SIGINT)
+            await asyncio.sleep(0)
+        assert await ended == 0, "".join(server.output)
+        await client.until(lambda c: c.close_code is not None)
+    assert client.close_code == 4012
+    assert [event["code"] for event in client.terminals(run_id)] == ["interrupted"]
