@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from daphne.server import Server  # first: it installs the asyncio reactor
 from twisted.internet import defer, reactor
@@ -44,16 +45,25 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def _endpoint(listening: socket.socket) -> str:
+    if listening.family is socket.AF_INET:
+        return f"fd:fileno={listening.fileno()}"
+    # Daphne's way to take over a socket knows IPv4 only: this one proved that the address is free, and makes way.
+    host, port = listening.getsockname()[:2]
+    listening.close()
+    escaped = host.replace(":", r"\:")
+    return f"tcp6:port={port}:interface={escaped}:backlog={_BACKLOG}"
+
+
 class TurnoutServer(Server):  # type: ignore[misc]  # Daphne has no types
     """Daphne's server, which drains before it kills."""
 
     def __init__(
         self, services: Services, listening: socket.socket, leave: Callable[[], "asyncio.Future[None]"]
     ) -> None:
-        domain = ":domain=INET6" if listening.family is socket.AF_INET6 else ""
         super().__init__(
             build_application(services),
-            endpoints=[f"fd:fileno={listening.fileno()}{domain}"],
+            endpoints=[_endpoint(listening)],
             websocket_max_frame_size=services.configuration.frame_bytes * _FRAME_MARGIN,
             websocket_max_message_size=services.configuration.frame_bytes * _FRAME_MARGIN,
             websocket_timeout=-1,  # Daphne would close every socket after a day
@@ -62,6 +72,12 @@ class TurnoutServer(Server):  # type: ignore[misc]  # Daphne has no types
         )
         self._services = services
         self._leave = leave
+        self.failure: str | None = None
+
+    def listen_error(self, failure: Any) -> None:
+        """Called when an endpoint cannot be opened: the server stops, and `serve` says why."""
+        self.failure = failure.getErrorMessage()
+        super().listen_error(failure)
 
     def kill_all_applications(self) -> "defer.Deferred[None]":
         """Called once, before the reactor stops."""
@@ -117,7 +133,10 @@ class ServiceLife:
 
 
 def serve(configuration: Configuration, listening: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT. `ready` is called when the services are open and the socket listens."""
+    """Serve until SIGTERM or SIGINT. `ready` is called when the services are open and the socket listens.
+
+    Raises AddressTaken when the socket could not be opened after all.
+    """
     loop = reactor._asyncioEventloop  # noqa: SLF001 - Twisted offers no public way to its loop
     asyncio.set_event_loop(loop)
     life = ServiceLife(configuration)
@@ -128,3 +147,5 @@ def serve(configuration: Configuration, listening: socket.socket, ready: Callabl
     for number in (signal.SIGTERM, signal.SIGINT):
         # Python gives handlers of its own back to the system as it ends, so a second signal would turn exit 0 into -15.
         signal.signal(number, signal.SIG_IGN)
+    if server.failure is not None:
+        raise AddressTaken(0, f"cannot listen: {server.failure}")

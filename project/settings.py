@@ -37,7 +37,9 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
-ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]", HOST] if DEBUG else [])
+_EVERY_ADDRESS = HOST in {"0.0.0.0", "::"}  # noqa: S104 - who listens on all of them is asked by any name
+_OWN_NAMES = ["*"] if _EVERY_ADDRESS else ["127.0.0.1", "localhost", "[::1]", HOST]
+ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=_OWN_NAMES if DEBUG else [])
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [

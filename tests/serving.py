@@ -68,10 +68,10 @@ class ServerProcess:
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/ws/chat/"
 
-    def start(self, port: int = 0, timeout_s: float = 60) -> "ServerProcess":
+    def start(self, port: int = 0, timeout_s: float = 60, host: str = "127.0.0.1") -> "ServerProcess":
         """Start, and wait until it serves. A restart may ask for the port that it had."""
         self.process = subprocess.Popen(
-            [sys.executable, "manage.py", "serve", "--host", "127.0.0.1", "--port", str(port)],
+            [sys.executable, "manage.py", "serve", "--host", host, "--port", str(port)],
             cwd=ROOT,
             env=self.environment,
             stdin=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 
 from ag_ui.core import BaseEvent
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 
 from apps.agents.base import TokenCount
 from apps.execution import lifecycle
@@ -39,7 +39,17 @@ class Recovery:
         In this deployment one process executes runs, so at its start no run has a living owner.
         """
         orphans = [RunId(run_id) for run_id in Run.objects.running().order_by("pk").values_list("pk", flat=True)]
-        return sum(self.end(run_id, lifecycle.interrupted(TokenCount())) for run_id in orphans)
+        return sum(self._end_orphan(run_id) for run_id in orphans)
+
+    def _end_orphan(self, run_id: RunId) -> bool:
+        try:
+            return self.end(run_id, lifecycle.interrupted(TokenCount()))
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            # One damaged run must not keep the server from starting; the audit of clean-up goes on naming it.
+            logger.exception("run %s cannot be ended", run_id)
+            return False
 
     def end(self, run_id: RunId, ending: Ending, fence: int | None = None) -> bool:
         """End one running run, in a transaction of its own; with `fence`, only while that owner has it.
@@ -80,7 +90,7 @@ class Recovery:
     def _last_events(self, run: Run, ending: Ending) -> Sequence[BaseEvent]:
         constructs = OpenConstructs()
         for event in self._log.read_run(run.owner, run.run_id):
-            constructs.see(event)
+            constructs.follow(event)
         last: list[BaseEvent] = []
         if not constructs.started:
             last.append(lifecycle.started(run.thread, run.run_id, run.message, run.parent))

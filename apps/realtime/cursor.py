@@ -175,7 +175,9 @@ class DeliveryCursor:
         self.head = max(self.head, page.position.seq)
         if self.state is not CursorState.IDLE:
             return []
-        if page.first == self.sent + 1 and self._fits(page):
+        # Many segments may have been committed together; the log gives them in parts that the window holds.
+        handy = page.count == 1 or (page.count <= self.window_events and page.size <= self.window_bytes)
+        if page.first == self.sent + 1 and handy and self._fits(page):
             return [self._send(page)]
         return self._advance()
 

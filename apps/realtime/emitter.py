@@ -126,4 +126,4 @@ class UserWebSocketEmitter:
 
 
 def _deflate_large(frame: str) -> str | bytes:
-    return protocol.deflated(frame) if len(frame) > protocol.COMPRESS_ABOVE_BYTES else frame
+    return protocol.deflated(frame) if len(frame.encode()) > protocol.COMPRESS_ABOVE_BYTES else frame

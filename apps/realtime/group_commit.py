@@ -53,6 +53,10 @@ class Appender(Protocol):
         """Learn what became of the batch."""
         ...
 
+    def refused(self, error: Exception) -> None:
+        """Learn that what waited could not be made a batch."""
+        ...
+
 
 class GroupCommit:
     """Owns the writer's thread and the task that feeds it. `announce` is called on the loop after each commit."""
@@ -74,6 +78,7 @@ class GroupCommit:
     async def __aenter__(self) -> Self:
         await self._thread.__aenter__()
         self._task = asyncio.create_task(self._feed(), name="group-commit")
+        self._task.add_done_callback(_report_death)
         return self
 
     async def __aexit__(
@@ -82,8 +87,10 @@ class GroupCommit:
         assert self._task is not None
         self._closing = True
         self._wake.set()
-        await self._task
-        await self._thread.__aexit__(kind, error, trace)
+        try:
+            await self._task
+        finally:
+            await self._thread.__aexit__(kind, error, trace)
 
     @property
     def is_alive(self) -> bool:
@@ -122,10 +129,11 @@ class GroupCommit:
             events, size = share.get(appender.user_id, (self._limits.events_per_user, self._limits.bytes_per_user))
             if events <= 0 or size <= 0:
                 continue  # stays marked; the user's share of this commit is used up
-            batch = appender.freeze(events, size)
+            batch = _frozen_batch(appender, events, size)
+            del self._waiting[appender.run_id]
             if batch is None:
-                del self._waiting[appender.run_id]
                 continue
+            self._waiting[appender.run_id] = appender  # behind the user's other runs, which take their share first
             frozen.append((appender, batch))
             share[appender.user_id] = (
                 events - len(batch.events),
@@ -167,3 +175,18 @@ class GroupCommit:
             "commits_total": self.commits,
             "commit_retries_total": self.retries,
         }
+
+
+def _frozen_batch(appender: Appender, max_events: int, max_bytes: int) -> Batch | None:
+    try:
+        return appender.freeze(max_events, max_bytes)
+    except Exception as error:
+        # A defect of one run, or of the bridge that it was given, may end that run, never the writer of all.
+        logger.exception("run %s has something that cannot be written", appender.run_id)
+        appender.refused(error)
+        return None
+
+
+def _report_death(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("the log's writer has stopped; this process must be restarted", exc_info=error)

@@ -1,12 +1,14 @@
 """All sockets of this process: who is connected, who must hear of a commit, who keeps up, how they are sent away."""
 
 import asyncio
+import logging
 import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +17,8 @@ from apps.realtime.periodic import Periodic
 from apps.realtime.protocol import CloseCode
 from apps.realtime.values import Page
 from apps.vocabulary import ConnectionId, UserId
+
+logger = logging.getLogger(__name__)
 
 _TICK_S = 1.0
 
@@ -142,12 +146,12 @@ class WebSocketConnectionPool:
     def _show(self, pages: Sequence[Page]) -> None:
         for page in pages:
             for connection in self._by_user.get(page.user_id, {}).values():
-                connection.committed(page)
+                _tell(connection, partial(connection.committed, page))
 
     def _hint(self, heads: Mapping[UserId, int]) -> None:
         for user_id, head in heads.items():
             for connection in self._by_user.get(user_id, {}).values():
-                connection.hinted(head)
+                _tell(connection, partial(connection.hinted, head))
 
     # -- sending away
 
@@ -216,3 +220,12 @@ class WebSocketConnectionPool:
             **{f"connections_{state.value}": health[state.value] for state in Health},
             **{f"connections_closed_{reason}_total": count for reason, count in sorted(self.closed_for.items())},
         }
+
+
+def _tell(connection: UserWebSocketContext, take: Callable[[], None]) -> None:
+    try:
+        take()
+    except Exception:
+        # The log's writer calls this for everybody: a broken connection is sent away and comes back from the log.
+        logger.exception("%r cannot go on", connection)
+        connection.close(CloseCode.GOING_AWAY, "the server lost this connection's place; come back")

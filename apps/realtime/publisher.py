@@ -22,6 +22,8 @@ from apps.realtime.redaction import ToolRedaction, storable_event, storable_text
 from apps.realtime.values import Ending, RunLease
 from apps.vocabulary import RunId, UserId
 
+_YIELD_EVERY = 32  # events
+
 
 @dataclass(frozen=True, slots=True)
 class PublisherLimits:
@@ -86,6 +88,7 @@ class RunEventPublisher:
         self._run_bytes = 0
         self.cancel_requested = asyncio.Event()
         self.hidden_events = 0
+        self._published = 0
 
     def __repr__(self) -> str:
         return f"<RunEventPublisher {self.run_id} logged={self._logged} waiting={len(self._waiting)}>"
@@ -116,6 +119,9 @@ class RunEventPublisher:
         else:
             self._accept(event.model_dump(mode="json", by_alias=True))
         self._mark(self)
+        self._published += 1
+        if self._published % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)  # an agent that never waits must not keep the loop from everybody else
 
     async def finish(self, ending: Ending) -> None:
         """Close what is open, append the terminal event, and return when all is durable. Raises RunFenced.
@@ -174,20 +180,27 @@ class RunEventPublisher:
             self._mark(self)
         self._changed.set()
 
+    def refused(self, error: Exception) -> None:
+        """What waited could not be made a batch: the run must end in another way."""
+        self._fail(EventRefused(f"the run's events cannot be written: {type(error).__name__}"))
+        self._changed.set()
+
     # -- inside
 
     def _accept_delta(self, event: BaseEvent, delta: str) -> None:
         event_type = event.type.value
         fields: Mapping[str, Any] = event.__dict__
-        construct_id = fields.get("message_id") or fields.get("tool_call_id") or ""
+        construct_id = storable_text(fields.get("message_id") or fields.get("tool_call_id") or "")
         try:
             self._constructs.see_delta(event_type, construct_id)
         except GrammarError as error:
             raise EventRefused(str(error)) from error
         if event_type == "TOOL_CALL_ARGS":
             self._tools.argued(construct_id, delta)
+            self._run_events += 1
         else:
-            self._queue_delta(event_type, construct_id, fields.get("subagent_run_id"), delta)
+            subagent = fields.get("subagent_run_id")
+            self._queue_delta(event_type, construct_id, subagent and storable_text(subagent), delta)
 
     def _queue_delta(self, event_type: str, construct_id: str, subagent: str | None, delta: str) -> None:
         for piece in split_delta(storable_text(delta)):
@@ -205,6 +218,7 @@ class RunEventPublisher:
         event_type = event["type"]
         if event_type in TERMINAL:
             raise EventRefused(f"{event_type} ends a run; an agent ends by returning or raising")
+        event = storable_event(event)
         try:
             self._constructs.see(event)
         except GrammarError as error:
@@ -224,6 +238,7 @@ class RunEventPublisher:
         visible = visible_event(event)
         if visible is None:
             self.hidden_events += 1
+            self._run_events += 1  # what nobody sees is paid for as well
             return
         entry = encode_entry(self._lease.thread_id, self.run_id, self._clock(), storable_event(visible))
         size = len(entry.encode())
@@ -265,7 +280,7 @@ class RunEventPublisher:
         # What is open is what the log says is open: the refused events were seen by the constructs, but by no tab.
         self._constructs = OpenConstructs()
         for event in await self._read_logged():
-            self._constructs.see(event)
+            self._constructs.follow(event)
         self._failure = None
 
     def _fail(self, failure: Exception) -> None:

@@ -108,7 +108,14 @@ class PageReader:
                 del self._requests[request]
             for request, answer in (await self._read(list(batch))).items():
                 for answered in batch[request]:
-                    answered(answer)
+                    self._answer(request, answered, answer)
+
+    def _answer(self, request: Request, answered: Callable[[Any], None], answer: Answer) -> None:
+        try:
+            answered(answer)
+        except Exception:
+            # The connection that asked is broken; those of all others wait for this task.
+            logger.exception("an answer to %r could not be taken", request)
 
     async def _read(self, requests: Sequence[Request]) -> Mapping[Request, Answer]:
         while True:
@@ -118,6 +125,12 @@ class PageReader:
             except (OperationalError, InterfaceError) as error:
                 logger.warning("reading the log failed, again in %.1f s: %s", _RETRY_S, error)
                 await asyncio.sleep(_RETRY_S)
+            except Exception:
+                logger.exception("one of %d requests to the log cannot be answered", len(requests))
+                if len(requests) == 1:
+                    return {}  # its connection goes on without this page, and asks again when it comes back
+                half = len(requests) // 2
+                return {**await self._read(requests[:half]), **await self._read(requests[half:])}
 
     def census(self) -> Mapping[str, int]:
         """Counts for the process report."""
@@ -181,7 +194,9 @@ def _read_page(request: PageRequest) -> PageAnswer:
             break
         payloads.append(payload)
         last, tag, size = last_seq, segment_tag, size + payload_size
-    stream = Stream.objects.get(user_id=request.user_id)
+    stream = Stream.objects.filter(user_id=request.user_id).first()
+    if stream is None:
+        return PageAnswer(None)
     if not payloads:
         gone = stream.tail > request.after
         return PageAnswer(None, stream.position if gone else None)

@@ -92,3 +92,16 @@ async def test_without_lifespan_runs_are_refused_with_an_error_that_names_serve(
         assert "manage.py serve" in answer.text
         assert ready.status_code == 503
         assert "manage.py serve" in ready.text
+
+
+def test_an_ipv6_address_is_served_where_the_machine_has_one(prepared):
+    with socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+    prepared.environment["ALLOWED_HOSTS"] = "[::1]"
+    prepared.start(host="::1")
+    try:
+        assert prepared.url.startswith("http://[::1]:")
+        assert httpx.get(f"{prepared.url}/readyz").status_code == 200
+        assert prepared.stop() == 0
+    finally:
+        prepared.kill()

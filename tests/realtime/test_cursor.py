@@ -232,3 +232,12 @@ def test_a_commit_seen_while_the_position_was_checked_is_not_missed() -> None:
 )
 def test_a_position_is_served_only_from_the_history_it_belongs_to(after, tag_at_after, reason) -> None:
     assert judge_position(after, position(10), position(2), tag_at_after) == reason
+
+
+def test_a_commit_larger_than_the_window_is_read_in_parts_that_it_holds() -> None:
+    cursor = live_cursor()
+    assert cursor.committed(page(1, 5, WINDOW_BYTES + 1)) == [ReadLog(0, WINDOW_EVENTS, WINDOW_BYTES)]
+    cursor = live_cursor()
+    assert cursor.committed(page(1, WINDOW_EVENTS + 1)) == [ReadLog(0, WINDOW_EVENTS, WINDOW_BYTES)]
+    cursor = live_cursor()
+    assert cursor.committed(page(1, 1, WINDOW_BYTES + 1)) == [SendEvents(page(1, 1, WINDOW_BYTES + 1))]

@@ -1,12 +1,15 @@
 """What is read is whole, contiguous, and from the history that the position belongs to."""
 
+import asyncio
+
 import pytest
 from ag_ui.core import CustomEvent
 from django.db import transaction
 
+from apps.realtime.database import DatabaseThreads
 from apps.realtime.log import EventLog, LogLimits
 from apps.realtime.models import Segment, Stream
-from apps.realtime.reader import PageRequest, PositionRequest, read_all
+from apps.realtime.reader import PageReader, PageRequest, PositionRequest, read_all
 from apps.realtime.segments import SegmentLimits, next_tag
 from apps.realtime.values import LogEntry
 from apps.vocabulary import Position, UserId
@@ -64,3 +67,19 @@ def test_a_page_never_leads_over_a_hole_in_the_log():
     answers = read_all([before, after])
     assert answers[before].page.position.seq == 2
     assert answers[after].page is None
+
+
+async def test_a_request_that_cannot_be_answered_keeps_nobody_else_from_their_pages(caplog):
+    async with DatabaseThreads(1) as database, PageReader(database) as reader:
+        answers = []
+        done = asyncio.Event()
+
+        def answered(answer):
+            answers.append(answer)
+            done.set()
+
+        reader.ask(PageRequest(UserId(1), 0, -1, 10), answered)  # no page has fewer than no events
+        reader.ask(PositionRequest(UserId(2), None), answered)
+        await asyncio.wait_for(done.wait(), 10)
+    assert [answer.position.seq for answer in answers] == [0]
+    assert "cannot be answered" in caplog.text

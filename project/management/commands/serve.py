@@ -28,5 +28,8 @@ class Command(BaseCommand):
             self.stdout.write(f"Turnout serves http://{bound_host}:{bound_port}/")
             self.stdout.flush()
 
-        serve(settings.CONFIGURATION, listening, ready)
+        try:
+            serve(settings.CONFIGURATION, listening, ready)
+        except AddressTaken as error:
+            raise CommandError(str(error.strerror)) from None
         self.stdout.write("Turnout has drained and closed.")
