@@ -57,7 +57,6 @@ logger = logging.getLogger(__name__)
 
 _RECEIPTS_S = 3_600.0  # between two looks for receipts that nobody will ask for any more
 _READY_S = 2.0  # for one check of `/readyz`
-_GOODBYE_S = 5.0  # for tabs to hear `bye` and close; a tab that does not read must not hold the process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +84,15 @@ class Services:
 
         Runs end before the tabs are sent away, so that a tab still sees how its run ended.
         """
+        bounds = self.configuration
         self.pool.refuse_newcomers()
-        await self.executor.drain(self.configuration.drain_timeout_s - _GOODBYE_S)
+        await self.executor.drain(bounds.drain_timeout_s - bounds.goodbye_s)
         self.pool.say_goodbye()
         try:
-            async with asyncio.timeout(_GOODBYE_S):
+            async with asyncio.timeout(bounds.goodbye_s):
                 await self.pool.wait_until_empty()
         except TimeoutError:
-            logger.warning("%r: tabs that did not close in %g s are cut off", self.pool, _GOODBYE_S)
+            logger.warning("%r: tabs that did not close in %g s are cut off", self.pool, bounds.goodbye_s)
 
 
 @asynccontextmanager

@@ -54,7 +54,6 @@ class Configuration:
     commit_bytes_per_user: int = _bound(262_144, "bytes", "one user's share of a commit")
     publisher_events: int = _bound(256, "events", "accepted and not yet committed events of one run")
     publisher_bytes: int = _bound(262_144, "bytes", "accepted and not yet committed bytes of one run")
-    page_bytes: int = _bound(131_072, "bytes", "one page read from the log")
     head_poll_s: float = _bound(1.0, "seconds", "between two queries for the heads of connected users")
 
     # runs
@@ -73,7 +72,8 @@ class Configuration:
 
     # process
     database_threads: int = _bound(8, "threads", "threads that use the ORM")
-    drain_timeout_s: float = _bound(20.0, "seconds", "from SIGTERM to the end of the process")
+    goodbye_s: float = _bound(5.0, "seconds", "for tabs to hear that they must go, at the end of a drain")
+    drain_timeout_s: float = _bound(25.0, "seconds", "from SIGTERM to the end of the process")
     reconnect_spread_ms: int = _bound(2_000, "milliseconds", "clients that are sent away come back within")
     report_s: float = _bound(2.0, "seconds", "between two reports of a process about itself")
     metrics: bool = _bound(default=False, unit="switch", meaning="answer /metrics")
@@ -112,13 +112,12 @@ class Configuration:
             (self.segment_events <= self.commit_events_per_user, "segment_events <= commit_events_per_user"),
             (self.segment_bytes <= self.commit_bytes_per_user, "segment_bytes <= commit_bytes_per_user"),
             (self.event_bytes <= self.publisher_bytes, "event_bytes <= publisher_bytes"),
-            (self.segment_bytes <= self.page_bytes, "segment_bytes <= page_bytes"),
             (self.flush_window_min_ms <= self.flush_window_max_ms, "flush_window_min_ms <= flush_window_max_ms"),
             (self.run_slots_per_user <= self.open_runs_per_user, "run_slots_per_user <= open_runs_per_user"),
             (self.run_slots_per_user <= self.run_slots, "run_slots_per_user <= run_slots"),
             (
-                self.cancel_timeout_s + self.cleanup_timeout_s < self.drain_timeout_s,
-                "cancel_timeout_s + cleanup_timeout_s < drain_timeout_s",
+                self.goodbye_s + self.cancel_timeout_s + 2 * self.cleanup_timeout_s < self.drain_timeout_s,
+                "goodbye_s + cancel_timeout_s + 2 * cleanup_timeout_s < drain_timeout_s",
             ),
             (self.heartbeat_s < self.stall_timeout_s, "heartbeat_s < stall_timeout_s"),
             (self.report_s * 2 < self.report_stale_s, "2 * report_s < report_stale_s"),

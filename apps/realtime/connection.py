@@ -83,6 +83,7 @@ class UserWebSocketContext:
         self._sender: asyncio.Task[None] | None = None
         self._opened_at = now
         self._last_ping = now
+        self._ping_t: float | None = None
         self._unanswered_since: float | None = None
         self._draining = False
 
@@ -137,18 +138,25 @@ class UserWebSocketContext:
 
     def acknowledged(self, frame: Ack) -> None:
         """Move the window. Raises ProtocolViolation for an ack of what was never sent."""
-        self._emitter.acknowledged(frame.seq)
-        self._unanswered_since = None
+        self._advance_to(frame.seq)
 
     def pinged(self, frame: Ping) -> None:
         """Answer a client's ping."""
         self._emitter.enqueue(protocol.pong(frame.t))
 
     def ponged(self, frame: Pong) -> None:
-        """The tab lives; its pong carries the rest of its acks."""
-        self._unanswered_since = None
+        """The tab lives, if it answers the last ping; its pong carries the rest of its acks."""
+        if frame.t == self._ping_t:
+            self._unanswered_since = None
         if self.subscribed:
-            self._emitter.acknowledged(frame.acked)
+            self._advance_to(frame.acked)
+
+    def _advance_to(self, seq: int) -> None:
+        # Only what proves that the tab reads counts as life: a tab that talks and never reads must stall.
+        acked = self._cursor.acked
+        self._emitter.acknowledged(seq)
+        if self._cursor.acked > acked:
+            self._unanswered_since = None
 
     # -- what the server says
 
@@ -182,7 +190,8 @@ class UserWebSocketContext:
             self._last_ping = now
             if self._unanswered_since is None:
                 self._unanswered_since = now
-            self._emitter.enqueue(protocol.ping(round(now, 3)))
+            self._ping_t = round(now, 3)
+            self._emitter.enqueue(protocol.ping(self._ping_t))
 
     # -- what operators see
 

@@ -89,7 +89,9 @@ async def test_a_tab_that_neither_acknowledges_nor_answers_a_ping_is_closed_with
             for connection in (silent, answering):
                 connection.tick(opened + second)
             if second % 15 == 1:
-                answering.ponged(Pong(t=0, acked=0))
+                answering.ponged(Pong(t=answering._ping_t or 0, acked=0))
+                silent.ponged(Pong(t=-1, acked=0))  # says that it lives, and has read no ping
+                silent.acknowledged(Ack(0))
         await dead.until(lambda w: w.close_code is not None)
         assert dead.close_code == CloseCode.NO_PROGRESS
         assert dead.of("bye")[0]["code"] == 4408
