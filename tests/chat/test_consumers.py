@@ -198,9 +198,7 @@ async def test_a_slow_command_delays_no_ping(token):
 
 
 async def test_an_inbox_that_is_full_ends_the_connection(token):
-    async with services_with(
-        database_threads=1, inbox_commands=2, command_burst=2, command_rate_per_s=10_000.0
-    ) as services:
+    async with services_with(database_threads=1, inbox_commands=2, command_burst=2, command_rate_per_s=1e9) as services:
         tab = await Tab(services, token).subscribed()
         async with blocked_database(services):
             tab.send(cancel(1), {"type": "ping", "t": 1})
