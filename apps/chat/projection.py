@@ -7,7 +7,8 @@ snapshot at N + events after N = snapshot at M. Three rules carry it:
 - A run's answers are a chain: the first follows the user's message, each other one the answer before it. Every
   TEXT_MESSAGE is one message under its own id. Reasoning, tool calls and sub-agents become parts of the run's
   newest answer, or of an answer without text where there is none yet. A message's text comes before its parts,
-  unless a part of type `text` says where it stands. `complete` is about the text; each part has its own.
+  unless a part of type `text` says where it stands. `complete` is about the text; each part has its own. `within`
+  names the sub-agent that did it.
 - `leaf_id`, the end of the branch that is shown, goes to a user's message when its run is queued, follows the
   answers of that run as long as it is at their end, and goes wherever `turnout.thread.updated` puts it.
 - A message that was queued behind a run (`after_run_id`) comes after that run's newest answer.
@@ -171,8 +172,8 @@ class ThreadView:
     def _text_start(self, run: RunView, event: Json, at: float) -> None:
         message = self._answer(run, event["messageId"], at)
         message.complete = False
-        if message.parts:
-            message.parts.append({"type": "text"})
+        if message.parts or "subagentRunId" in event:
+            message.parts.append({"type": "text"} | _within(event))
 
     def _text_content(self, run: RunView, event: Json, _at: float) -> None:
         message = self._open_text(run, event)
@@ -189,7 +190,8 @@ class ThreadView:
         return message if message is not None and not message.complete else None
 
     def _reasoning_start(self, run: RunView, event: Json, at: float) -> None:
-        self._add_part(run, event["messageId"], at, {"type": "reasoning", "id": event["messageId"], "text": []})
+        part: dict[str, Any] = {"type": "reasoning", "id": event["messageId"], "text": []}
+        self._add_part(run, event["messageId"], at, part | _within(event))
 
     def _reasoning_content(self, run: RunView, event: Json, _at: float) -> None:
         if part := self._open_part(run, "reasoning", event["messageId"]):
@@ -208,7 +210,7 @@ class ThreadView:
             "arguments": [],
             "result": None,
         }
-        self._add_part(run, event.get("parentMessageId") or call_id, at, part)
+        self._add_part(run, event.get("parentMessageId") or call_id, at, part | _within(event))
 
     def _call_args(self, run: RunView, event: Json, _at: float) -> None:
         if part := self._open_part(run, "tool_call", event["toolCallId"]):
@@ -222,7 +224,8 @@ class ThreadView:
     def _subagent_start(self, run: RunView, event: Json, at: float) -> None:
         child = event["subagentRunId"]
         part = {"type": "subagent", "id": child, "name": event["name"], "status": "running"}
-        self._add_part(run, child, at, part)
+        outer = event.get("parentSubagentRunId")
+        self._add_part(run, child, at, part | ({"within": outer} if outer else {}))
 
     def _subagent_end(self, run: RunView, event: Json, _at: float) -> None:
         if part := self._open_part(run, "subagent", event["subagentRunId"]):
@@ -297,6 +300,11 @@ _GROWING: Final = frozenset({"text", "arguments"})
 
 def _order(row: MessageView) -> tuple[str, RunId, int]:
     return row.created_at, row.run_id, row.place
+
+
+def _within(event: Json) -> dict[str, Any]:
+    """The sub-agent that did it, where one did."""
+    return {"within": event["subagentRunId"]} if event.get("subagentRunId") else {}
 
 
 def _content_text(content: Any) -> str:

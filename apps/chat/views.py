@@ -20,12 +20,14 @@ ENTRY_MODULE = "chat/chat.js"
 MODULES = (
     "chat/addresses.js",
     "chat/api.js",
+    "chat/branches.js",
     "chat/chat.js",
     "chat/commands.js",
     "chat/composer.js",
     "chat/connection.js",
     "chat/dialogs.js",
     "chat/dom.js",
+    "chat/items.js",
     "chat/keys.js",
     "chat/markdown.js",
     "chat/memory.js",
@@ -36,7 +38,10 @@ MODULES = (
     "chat/threadlist.js",
     "chat/transcript.js",
     "chat/trouble.js",
+    "chat/turnactions.js",
     "chat/turns.js",
+    "chat/turnview.js",
+    "chat/words.js",
 )
 LIBRARIES = ("vendor/marked.js", "vendor/dompurify.js", "vendor/highlight.js")
 

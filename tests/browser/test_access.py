@@ -104,7 +104,7 @@ def test_the_whole_way_can_be_gone_by_keyboard(tab: Page):
     actions.focus()
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("menuitem", name="Rename")).to_be_focused()
-    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("ArrowUp")
     expect(tab.get_by_role("menuitem", name="Delete")).to_be_focused()
     tab.keyboard.press("Escape")
     expect(tab.get_by_role("menu")).to_be_hidden()

@@ -100,9 +100,13 @@ def test_a_failure_says_so_with_a_reference_and_can_be_tried_again(tab: Page):
     expect(tab.locator(".turn")).to_contain_text("Faulty")  # its title, once the agents are known
     assert tab.locator(".turn").inner_text() == before
     tab.get_by_role("button", name="Try again").click()
-    expect(tab.locator(".turn")).to_have_count(2)
-    expect(tab.locator(".turn").nth(1)).to_have_attribute("data-status", "failed")
+    answers = tab.get_by_role("group", name="Answers")
+    expect(answers).to_have_text("2 of 2")
+    expect(tab.locator(".turn")).to_have_attribute("data-status", "failed")
+    assert tab.locator(".reference code").inner_text() != reference
     expect(tab.locator(".bubble")).to_have_count(1)
+    answers.get_by_role("button", name="Previous").click()
+    expect(tab.locator(".reference code")).to_have_text(reference)
 
 
 def test_a_draft_survives_a_reload_and_each_conversation_has_its_own(tab: Page):

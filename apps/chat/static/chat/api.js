@@ -39,8 +39,18 @@ export class Api {
     return this.call("PATCH", `threads/${encodeURIComponent(id)}`, { title });
   }
 
+  /** Show the branch that goes on from this message, in every tab. */
+  showBranch(id, messageId) {
+    return this.call("PATCH", `threads/${encodeURIComponent(id)}`, { leaf_id: messageId });
+  }
+
   deleteThread(id) {
     return this.call("DELETE", `threads/${encodeURIComponent(id)}`);
+  }
+
+  /** The address of a conversation as a file: "markdown" or "json". */
+  exported(id, format) {
+    return `${this.base}threads/${encodeURIComponent(id)}/export?format=${format}`;
   }
 
   agents() {

@@ -13,9 +13,11 @@ import { Memory } from "./memory.js";
 import * as pages from "./pages.js";
 import { Store } from "./store.js";
 import { ThreadList } from "./threadlist.js";
-import { Transcript, announceEnd } from "./transcript.js";
+import { Transcript } from "./transcript.js";
 import { Trouble } from "./trouble.js";
+import { TurnActions } from "./turnactions.js";
 import { Status } from "./turns.js";
+import { announceEnd } from "./turnview.js";
 
 const byId = (id) => document.getElementById(id);
 const hasKeyboard = () => !matchMedia("(pointer: coarse)").matches; // else a focused field opens one over the page
@@ -39,8 +41,11 @@ class Chat {
     });
     this.composer = new Composer({ memory: this.memory, owner: this });
     this.list = new ThreadList({ api: this.api, store: this.store, owner: this });
-    this.transcript = new Transcript({ root: byId("transcript"), scroller: byId("scroller"), toEnd: byId("to-end"), owner: this });
     this.commands = new Commands({ memory: this.memory, owner: this });
+    this.actions = new TurnActions({ api: this.api, commands: this.commands, owner: this });
+    this.transcript = new Transcript({
+      root: byId("transcript"), scroller: byId("scroller"), toEnd: byId("to-end"), owner: this, actions: this.actions,
+    });
     const address = new URL(socket, location.href);
     address.protocol = address.protocol.replace("http", "ws");
     this.connection = new Connection(address.href, this);
@@ -168,7 +173,8 @@ class Chat {
   took(frame, { run_id: runId, message_id: messageId, place }) {
     const conversation = this.store.conversation(frame.thread_id);
     if (conversation === null) return; // its snapshot is on its way, and holds the message
-    conversation.admitted({ runId, messageId, text: frame.text ?? null, place, agent: frame.agent ?? null });
+    const editedId = frame.parent_message_id ?? null;
+    conversation.admitted({ runId, messageId, text: frame.text ?? null, place, agent: frame.agent ?? null, editedId });
     if (frame.thread_id !== this.currentId) return;
     this.transcript.touch([runId]);
     this.transcript.goToEnd();
@@ -189,16 +195,11 @@ class Chat {
 
   stop() {
     const turn = this.conversation?.activeTurn;
-    if (turn) this.cancel(turn);
+    if (turn) this.actions.cancel(turn);
   }
 
-  cancel(turn) {
-    this.commands.cancel(turn);
+  touch(turn) {
     this.transcript.touch([turn.runId]);
-  }
-
-  retry(turn) {
-    this.commands.retry(this.currentId, turn);
   }
 
   // ---- threads
@@ -259,7 +260,7 @@ class Chat {
   }
 
   removed(threadId) {
-    this.memory.set(`draft:${threadId}`, null);
+    for (const kept of ["draft", "agent"]) this.memory.set(`${kept}:${threadId}`, null);
     if (threadId === this.currentId) this.open(null);
   }
 
@@ -287,6 +288,7 @@ class Chat {
     else if (this.conversation) this.transcript.show(this.conversation);
     else if (this.problem) this.showProblem();
     else this.transcript.showPage(...pages.loading());
+    this.composer.suggest(this.conversation ? [...this.conversation.turns.values()].at(-1)?.agent ?? null : null);
     this.showBelow();
     this.showControls();
   }

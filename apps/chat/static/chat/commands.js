@@ -2,6 +2,9 @@
 
 import { announce, toast } from "./dom.js";
 import { Outbox } from "./outbox.js";
+import { format, gettext } from "./words.js";
+
+const SETTLED = new Set(["run_finished", "already_decided"]); // somebody was faster; the events tell what became of it
 
 export class Commands {
   /** `owner` has transmit(frame), changed(), turnsOf(threadId), and took(frame, result) for each admitted run. */
@@ -24,6 +27,17 @@ export class Commands {
   retry(threadId, turn) {
     const agent = turn.agent ? { agent: turn.agent } : {};
     this.put({ type: "run.start", thread_id: threadId, retry_of: turn.runId, if_busy: "enqueue", ...agent });
+  }
+
+  /** Ask in other words what a turn answered. What is being answered in this thread is stopped for it. */
+  edit(threadId, turn, text, agent) {
+    const asked = { type: "run.start", thread_id: threadId, text, parent_message_id: turn.prompt.id, if_busy: "interrupt" };
+    this.put({ ...asked, ...(agent ? { agent } : {}) });
+  }
+
+  /** Answer what a run waits for; the first answer of all tabs counts. */
+  decide(interrupt, approve) {
+    this.put({ type: "tool.decide", interrupt_id: interrupt.id, approve });
   }
 
   cancel(turn) {
@@ -69,8 +83,8 @@ export class Commands {
     if (frame.type === "run.start") {
       if (reply.ok) this.owner.took(frame, reply.result);
       else this.refused.push({ frame, words: reply.error.message });
-    } else if (!reply.ok && reply.error.code !== "run_finished") {
-      toast(`That could not be stopped. ${reply.error.message}`);
+    } else if (!reply.ok && !SETTLED.has(reply.error.code)) {
+      toast(format(gettext("That could not be done. %(why)s"), { why: reply.error.message }));
     }
     this.owner.changed();
   }

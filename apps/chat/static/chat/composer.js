@@ -16,6 +16,7 @@ export class Composer {
     this.stop = document.getElementById("stop");
     this.picker = document.getElementById("agent");
     this.place = "new"; // whose draft this is: a thread's id, or "new"
+    this.suggested = null; // the agent that answered here last
     this.limit = null; // bytes of a message as JSON; unknown until the server says hello
     this.field.addEventListener("input", () => this.changed());
     this.field.addEventListener("keydown", (event) => this.pressed(event));
@@ -27,7 +28,7 @@ export class Composer {
       owner.stop();
       this.field.focus();
     });
-    this.picker.addEventListener("change", () => this.memory.set("agent", this.picker.value));
+    this.picker.addEventListener("change", () => this.choose(this.picker.value));
   }
 
   get agent() {
@@ -50,13 +51,27 @@ export class Composer {
   offer(agents) {
     this.picker.replaceChildren(...agents.map(({ name, title }) => h("option", { value: name }, title ?? name)));
     this.picker.hidden = agents.length < 2;
-    this.choose(this.memory.get("agent"));
+    this.suggest(this.suggested);
   }
 
+  /** The user wants this agent, here and in new conversations. */
   choose(name) {
-    if (![...this.picker.options].some((option) => option.value === name)) return;
-    this.picker.value = name;
+    if (!this.pick(name)) return;
     this.memory.set("agent", name);
+    this.memory.set(`agent:${this.place}`, name);
+  }
+
+  /** Who answers where the user has not chosen: `name`, who answered here before, else the last one chosen anywhere. */
+  suggest(name) {
+    this.suggested = name; // the agents may not be known yet
+    const names = [this.memory.get(`agent:${this.place}`), name, this.memory.get("agent"), this.picker.options[0]?.value];
+    names.find((candidate) => this.pick(candidate));
+  }
+
+  pick(name) {
+    const isKnown = [...this.picker.options].some((option) => option.value === name);
+    if (isKnown) this.picker.value = name;
+    return isKnown;
   }
 
   /** `answering`: there is something to stop. */

@@ -29,6 +29,10 @@ export function icon(name) {
 const ICONS = {
   more: "M5 12h.01M12 12h.01M19 12h.01",
   copy: "M9 9h11v11H9zM5 15H4V4h11v1",
+  before: "M15 6l-6 6 6 6",
+  after: "M9 6l6 6-6 6",
+  edit: "M4 20h4L19 9l-4-4L4 16zM13 7l4 4",
+  clip: "M20 11l-8.5 8.5a5 5 0 0 1-7-7L13 4a3.3 3.3 0 0 1 4.7 4.7l-8.4 8.4a1.7 1.7 0 0 1-2.4-2.4L14.5 7",
   done: "M5 12.5l4.5 4.5L19 7.5",
   retry: "M4 12a8 8 0 1 0 2.6-5.9M4 4v4.5h4.5",
   tool: "M14.5 6.5a4 4 0 0 0-5 5L4 17l3 3 5.5-5.5a4 4 0 0 0 5-5L15 12l-3-3z",
@@ -59,6 +63,11 @@ export function toast(words, action = null) {
   while (place.children.length >= 3) place.firstElementChild.remove();
   place.append(item);
   if (!action) setTimeout(close, 12_000);
+}
+
+/** Have the browser save what this address answers. */
+export function download(address) {
+  h("a", { href: address, download: true }).click();
 }
 
 /** Put text on the clipboard, and say so on the button that asked. */

@@ -1,7 +1,7 @@
 // The user's threads as a list: paged, searched, renamed and deleted through the API, kept up by events.
 
 import { askForName, askToDelete, openMenu } from "./dialogs.js";
-import { announce, toast } from "./dom.js";
+import { announce, download, toast } from "./dom.js";
 import { Sidebar } from "./sidebar.js";
 
 export class ThreadList {
@@ -78,7 +78,11 @@ export class ThreadList {
   }
 
   menu(threadId, button) {
-    openMenu(button, (action) => (action === "rename" ? this.rename(threadId) : this.remove(threadId)));
+    openMenu(button, (action) => {
+      if (action === "rename") this.rename(threadId);
+      else if (action === "delete") this.remove(threadId);
+      else download(this.api.exported(threadId, action));
+    });
   }
 
   async rename(threadId) {

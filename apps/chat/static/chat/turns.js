@@ -18,6 +18,11 @@ export class Conversation {
   constructor(threadId) {
     this.threadId = threadId;
     this.turns = new Map(); // run id -> turn, in the order in which the runs were asked for
+    this.prompts = new Map(); // message id -> {id, text, parentId, afterRunId}; a retry shares the prompt of its turn
+    this.interrupts = new Map(); // interrupt id -> {id, runId, reason, toolCallId, expiresAt} that waits for a decision
+    this.choices = new Map(); // prompt id -> run id of an attempt without an answer that this tab looks at
+    this.leafId = null; // end of the branch that is shown
+    this.shape = 0; // counts what may change which turns are shown
   }
 
   /** What `GET /api/threads/{id}` tells. */
@@ -27,6 +32,9 @@ export class Conversation {
       Object.assign(conversation.turn(run.id), { status: run.status, agent: run.agent, errorCode: run.error_code });
     }
     for (const message of snapshot.messages) conversation.hold(message);
+    for (const run of snapshot.runs) conversation.turn(run.id).prompt = conversation.prompts.get(run.message_id) ?? null;
+    for (const interrupt of snapshot.interrupts ?? []) conversation.wait(interrupt.run_id, interrupt);
+    conversation.leafId = snapshot.thread.leaf_id;
     return conversation;
   }
 
@@ -36,11 +44,12 @@ export class Conversation {
     if (turn === undefined) {
       turn = {
         runId, status: Status.QUEUED, place: null, agent: null, errorCode: null, reason: null,
-        prompt: null, // {id, text}; none where a run answers a prompt of another turn again
+        prompt: null, // of `prompts`; turns that answer the same one again share it
         answers: new Map(), // message id -> its items: text, reasoning, calls, sub-agents
         newest: null, // id of the answer that was begun last
       };
       this.turns.set(runId, turn);
+      this.shape += 1;
     }
     return turn;
   }
@@ -56,21 +65,34 @@ export class Conversation {
   }
 
   /** This tab's own message was admitted; the run's events may have come before this reply, or come after it. */
-  admitted({ runId, messageId, text, place, agent }) {
-    const known = this.turns.has(runId);
+  admitted({ runId, messageId, text, place, agent, editedId = null }) {
+    if (this.turns.has(runId)) return;
     const turn = this.turn(runId);
-    turn.agent ??= agent;
-    if (!known) turn.place = place;
-    if (text !== null) this.ask(turn, { id: messageId, text });
+    turn.agent = agent;
+    turn.place = place;
+    const edited = this.prompts.get(editedId);
+    const at = edited ?? { parentId: this.leafId, afterRunId: null };
+    this.ask(turn, { id: messageId, text, parentId: at.parentId, afterRunId: at.afterRunId });
   }
 
   /** Take one entry of this thread. True if something changed. */
   apply({ run_id: runId, event }) {
-    if (event.type === "CUSTOM") return event.name === "turnout.run.queued" && this.queued(runId, event.value);
+    if (event.type === "CUSTOM") return this.custom(runId, event.name, event.value);
     const turn = this.turns.get(runId);
     const step = STEPS[event.type];
     if (turn === undefined || step === undefined) return false;
+    const before = turn.newest;
     step(turn, event);
+    if (turn.newest !== before) this.begun(turn, before);
+    for (const interrupt of event.outcome?.interrupts ?? []) this.wait(runId, interrupt);
+    return true;
+  }
+
+  custom(runId, name, value) {
+    if (name === "turnout.run.queued") return this.queued(runId, value);
+    if (name === "turnout.interrupt.closed") return this.interrupts.delete(value?.interrupt_id);
+    if (!name.startsWith("turnout.thread.") || !value || !("leaf_id" in value)) return false;
+    this.show(value.leaf_id);
     return true;
   }
 
@@ -80,19 +102,64 @@ export class Conversation {
     if (turn.status !== Status.QUEUED) return false;
     turn.place = value.place ?? null;
     turn.agent ??= value.message?.agent ?? null;
-    if (value.message) this.ask(turn, { id: value.message.id, text: textOf(value.message.content) });
+    const { message } = value;
+    if (message) {
+      this.ask(turn, { id: message.id, text: textOf(message.content), parentId: message.parentId, afterRunId: message.afterRunId });
+    }
     return true;
   }
 
+  /** The turn answers this prompt. Of a prompt that is known already, what this tab guessed is put right. */
   ask(turn, prompt) {
-    for (const other of this.turns.values()) if (other.prompt?.id === prompt.id) return;
-    turn.prompt = prompt;
+    const known = this.prompts.get(prompt.id);
+    if (known === undefined) this.prompts.set(prompt.id, prompt);
+    else if (prompt.text !== null && !this.isAnswered(known)) Object.assign(known, prompt);
+    turn.prompt = known ?? prompt;
+    this.show(prompt.id);
+  }
+
+  isAnswered(prompt) {
+    return [...this.turns.values()].some((turn) => turn.prompt === prompt && turn.newest !== null);
+  }
+
+  /** The turn's answer `turn.newest` was begun; `before` is the answer that it follows. */
+  begun(turn, before) {
+    this.shape += 1;
+    if (this.leafId === (before ?? turn.prompt?.id ?? null)) this.leafId = turn.newest;
+  }
+
+  /** Show the branch that ends here. */
+  show(leafId) {
+    this.leafId = leafId ?? null;
+    this.choices.clear();
+    this.shape += 1;
+  }
+
+  /** Look at an attempt that has no answer: no branch can end there. */
+  choose(turn) {
+    this.choices.set(turn.prompt.id, turn.runId);
+    this.shape += 1;
+  }
+
+  /** What a prompt follows: of a message that waited behind a run, that run's newest answer. */
+  parentOf({ parentId, afterRunId }) {
+    const before = this.turns.get(afterRunId);
+    return before === undefined ? parentId ?? null : before.newest ?? before.prompt?.id ?? null;
+  }
+
+  wait(runId, { id, reason, toolCallId, message, expiresAt }) {
+    this.interrupts.set(id, { id, runId, reason, message: message ?? null, toolCallId: toolCallId ?? null, expiresAt: expiresAt ?? null });
+  }
+
+  /** What this turn waits for. */
+  interruptsOf(turn) {
+    return [...this.interrupts.values()].filter(({ runId }) => runId === turn.runId);
   }
 
   hold(message) {
     const turn = this.turn(message.run_id);
     if (message.role === "user") {
-      this.ask(turn, { id: message.id, text: message.text });
+      this.prompts.set(message.id, { id: message.id, text: message.text, parentId: message.parent_id, afterRunId: message.after_run_id });
       return;
     }
     const items = answer(turn, message.id);
@@ -100,7 +167,7 @@ export class Conversation {
     const isPlaced = message.parts.some((part) => part.type === "text");
     if (!isPlaced && (message.text || !message.parts.length)) add(items, "text", message.id, spoken);
     for (const part of message.parts) {
-      if (part.type === "text") add(items, "text", message.id, spoken);
+      if (part.type === "text") add(items, "text", message.id, { ...spoken, within: part.within ?? null });
       else add(items, part.type, part.id, part);
     }
   }
@@ -129,7 +196,7 @@ function answer(turn, id) {
 
 function add(items, kind, id, values) {
   const key = `${kind}:${id}`;
-  if (!items.has(key)) items.set(key, { key, kind, id, complete: false });
+  if (!items.has(key)) items.set(key, { key, kind, id, within: null, complete: false });
   return Object.assign(items.get(key), values, { kind, id });
 }
 
@@ -159,7 +226,7 @@ const STEPS = {
   },
   RUN_FINISHED(turn, event) {
     turn.status = STATUS_OF_OUTCOME[event.outcome?.type] ?? Status.SUCCEEDED;
-    close(turn);
+    if (turn.status !== Status.WAITING) close(turn); // what waits for a decision stays open
   },
   RUN_ERROR(turn, event) {
     turn.errorCode = event.code ?? "agent_error";
@@ -167,10 +234,10 @@ const STEPS = {
     turn.status = STATUS_OF_ERROR[event.code] ?? Status.FAILED;
     close(turn);
   },
-  TEXT_MESSAGE_START(turn, { messageId }) {
+  TEXT_MESSAGE_START(turn, { messageId, subagentRunId: within = null }) {
     const items = answer(turn, messageId);
     if (items.has(`text:${messageId}`)) items.get(`text:${messageId}`).complete = false;
-    else add(items, "text", messageId, { text: "", whole: true });
+    else add(items, "text", messageId, { text: "", whole: true, within });
   },
   TEXT_MESSAGE_CONTENT(turn, { messageId, delta }) {
     amend(turn, "text", messageId, (item) => { item.text += delta; });
@@ -178,8 +245,8 @@ const STEPS = {
   TEXT_MESSAGE_END(turn, { messageId }) {
     amend(turn, "text", messageId, (item) => { item.complete = true; });
   },
-  REASONING_MESSAGE_START(turn, { messageId }) {
-    addPart(turn, messageId, "reasoning", messageId, { text: "" });
+  REASONING_MESSAGE_START(turn, { messageId, subagentRunId: within = null }) {
+    addPart(turn, messageId, "reasoning", messageId, { text: "", within });
   },
   REASONING_MESSAGE_CONTENT(turn, { messageId, delta }) {
     amend(turn, "reasoning", messageId, (item) => { item.text += delta; });
@@ -187,8 +254,8 @@ const STEPS = {
   REASONING_MESSAGE_END(turn, { messageId }) {
     amend(turn, "reasoning", messageId, (item) => { item.complete = true; });
   },
-  TOOL_CALL_START(turn, { toolCallId, toolCallName, parentMessageId }) {
-    addPart(turn, parentMessageId ?? toolCallId, "tool_call", toolCallId, { name: toolCallName, arguments: "", result: null });
+  TOOL_CALL_START(turn, { toolCallId, toolCallName, parentMessageId, subagentRunId: within = null }) {
+    addPart(turn, parentMessageId ?? toolCallId, "tool_call", toolCallId, { name: toolCallName, arguments: "", result: null, within });
   },
   TOOL_CALL_ARGS(turn, { toolCallId, delta }) {
     amend(turn, "tool_call", toolCallId, (item) => { item.arguments += delta; });
@@ -196,8 +263,8 @@ const STEPS = {
   TOOL_CALL_RESULT(turn, { toolCallId, content }) {
     amend(turn, "tool_call", toolCallId, (item) => { Object.assign(item, { result: textOf(content), complete: true }); });
   },
-  SUBAGENT_STARTED(turn, { subagentRunId, name }) {
-    addPart(turn, subagentRunId, "subagent", subagentRunId, { name, status: "running" });
+  SUBAGENT_STARTED(turn, { subagentRunId, name, parentSubagentRunId: within = null }) {
+    addPart(turn, subagentRunId, "subagent", subagentRunId, { name, status: "running", within });
   },
   SUBAGENT_FINISHED(turn, { subagentRunId, outcome }) {
     amend(turn, "subagent", subagentRunId, (item) => {
