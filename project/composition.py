@@ -14,21 +14,21 @@ from typing import cast
 from django.conf import settings
 
 from apps.agents.builtin_tools import ThreadHit, ThreadSearch, builtin_tools
-from apps.agents.provider import ModelProvider, ModelSettings
+from apps.agents.provider import ModelProvider
 from apps.agents.registry import AgentClassRegistry, build_registry
 from apps.agents.tools import Toolbox
 from apps.chat.authentication import Principal, no_longer_valid
-from apps.chat.conversation import ChatLimits, Conversation
+from apps.chat.conversation import Conversation
 from apps.chat.folding import MessageFold
-from apps.chat.history import HistoryLimits, history_within
+from apps.chat.history import history_within
 from apps.chat.search import search_threads
+from apps.chat.snapshot import needed_from
 from apps.execution.apps import execution_config
 from apps.execution.attempt import OpenBridge, OpenEngine
 from apps.execution.context import UserExecutionContext
 from apps.execution.engine import Engine
 from apps.execution.executor import Executor
 from apps.execution.factory import ExecutionEngineFactory
-from apps.execution.limits import RunLimits
 from apps.execution.service import RunService
 from apps.execution.settlement import Settlement
 from apps.operations.census import census_of
@@ -36,20 +36,26 @@ from apps.operations.health import Readiness, condition_check, database_check, l
 from apps.operations.heartbeat import Heartbeat
 from apps.operations.metrics import Metrics
 from apps.realtime.bridge import RunBridge, WebSocketBridgeFactory
-from apps.realtime.connection import ConnectionLimits
 from apps.realtime.database import DatabaseThreads
-from apps.realtime.group_commit import FlushLimits
-from apps.realtime.log import EventLog, LogLimits
+from apps.realtime.log import EventLog
 from apps.realtime.periodic import Periodic
-from apps.realtime.pool import PoolLimits, WebSocketConnectionPool
-from apps.realtime.protocol import Limits, Window
-from apps.realtime.publisher import PublisherLimits
+from apps.realtime.pool import WebSocketConnectionPool
 from apps.realtime.reader import PageReader, read_heads
-from apps.realtime.segments import SegmentLimits
+from apps.realtime.retention import RetentionKeeper
 from apps.realtime.values import RunLease
 from apps.rollout.adapter import FactoryAdapter
 from apps.vocabulary import Identity, PinnedPaths, UserId, new_id
 from project.configuration import Configuration
+from project.limits import (
+    chat_limits,
+    connection_limits,
+    history_limits,
+    log_limits,
+    model_settings,
+    pool_limits,
+    retention_limits,
+    run_limits,
+)
 from project.seams import BRIDGE_SEAM, ENGINE_SEAM, SEAMS
 from project.version import VERSION
 
@@ -117,25 +123,41 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     reader = PageReader(database)
     pool = _pool(configuration, database)
     toolbox = Toolbox(builtin_tools(search=_search(database)))
-    log = EventLog(_log_limits(configuration), pool, toolbox.public_fields)
-    bridges = WebSocketBridgeFactory(pool, reader, _connection_limits(configuration))
-    engines = ExecutionEngineFactory(_run_limits(configuration))
+    log = EventLog(log_limits(configuration), pool, toolbox.public_fields)
+    bridges = WebSocketBridgeFactory(pool, reader, connection_limits(configuration))
+    engines = ExecutionEngineFactory(run_limits(configuration))
     adapter = _adapter(database, engines, bridges)
     agents = build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
-    provider = ModelProvider(_model_settings(configuration))
+    provider = ModelProvider(model_settings(configuration))
     fold = MessageFold(log)
     runs = _run_service(configuration, log, adapter, agents, fold)
-    conversation = Conversation(runs=runs, log=log, limits=_chat_limits(configuration))
+    conversation = Conversation(runs=runs, log=log, limits=chat_limits(configuration))
     executor = _executor(configuration, database, runs, log, agents, provider, adapter, toolbox)
-    census = census_of(executor=executor, engines=engines, pool=pool, log=log, reader=reader, database=database)
+    keeper = RetentionKeeper(database, retention_limits(configuration), needed_from)
+    census = census_of(
+        executor=executor,
+        engines=engines,
+        pool=pool,
+        log=log,
+        reader=reader,
+        retention=keeper,
+        database=database,
+    )
 
     for part in (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
         provider,
-        log.open(database, settle=Settlement(), fold=fold, may_receive_leaks=_served_by_legacy(adapter)),
+        log.open(
+            database,
+            settle=Settlement(),
+            fold=fold,
+            may_receive_leaks=_served_by_legacy(adapter),
+            prepare=fold.prepare,
+        ),
         reader,
         pool,
         executor,
+        Periodic("retention", configuration.retention_s, keeper.turn),
         Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
     ):
         await stack.enter_async_context(part)
@@ -163,7 +185,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
 
 def _pool(configuration: Configuration, database: DatabaseThreads) -> WebSocketConnectionPool:
     return WebSocketConnectionPool(
-        _pool_limits(configuration),
+        pool_limits(configuration),
         read_heads=lambda user_ids: database.call(read_heads, user_ids),
         find_invalid=_find_invalid(database),
     )
@@ -189,7 +211,7 @@ def _run_service(
 ) -> RunService:
     return RunService(
         log=log,
-        limits=_run_limits(configuration),
+        limits=run_limits(configuration),
         choose_paths=adapter.choose_paths,
         known_agents=[agent.name for agent in agents.describe()],
         fold=fold,
@@ -215,8 +237,8 @@ def _executor(
         open_tools=toolbox.open_belt,
         open_engine=_open_engine(adapter),
         open_bridge=_open_bridge(adapter),
-        history=history_within(_history_limits(configuration)),
-        limits=_run_limits(configuration),
+        history=history_within(history_limits(configuration)),
+        limits=run_limits(configuration),
     )
 
 
@@ -276,91 +298,4 @@ def _readiness(
             "drain": condition_check(lambda: not pool.draining, "the process is draining"),
         },
         timeout_s=_READY_S,
-    )
-
-
-# -- the bounds of each part, out of the one list
-
-
-def _pool_limits(bounds: Configuration) -> PoolLimits:
-    return PoolLimits(
-        connections=bounds.connections,
-        connections_per_user=bounds.connections_per_user,
-        head_poll_s=bounds.head_poll_s,
-        revalidate_s=bounds.revalidate_s,
-        reconnect_spread_ms=bounds.reconnect_spread_ms,
-    )
-
-
-def _log_limits(bounds: Configuration) -> LogLimits:
-    return LogLimits(
-        segment=SegmentLimits(bounds.segment_events, bounds.segment_bytes),
-        flush=FlushLimits(
-            bounds.flush_window_min_ms,
-            bounds.flush_window_max_ms,
-            bounds.commit_events_per_user,
-            bounds.commit_bytes_per_user,
-        ),
-        publisher=PublisherLimits(
-            waiting_events=bounds.publisher_events,
-            waiting_bytes=bounds.publisher_bytes,
-            event_bytes=bounds.event_bytes,
-            run_events=bounds.run_events,
-            run_bytes=bounds.run_bytes,
-        ),
-    )
-
-
-def _connection_limits(bounds: Configuration) -> ConnectionLimits:
-    return ConnectionLimits(
-        window=Window(bounds.window_events, bounds.window_bytes),
-        announced=Limits(
-            frame_bytes=bounds.frame_bytes,
-            event_bytes=bounds.event_bytes,
-            text_bytes=bounds.text_bytes,
-            attachments=bounds.attachments_per_run,
-            runs=bounds.open_runs_per_user,
-        ),
-        segment_events=bounds.segment_events,
-        segment_bytes=bounds.segment_bytes,
-        heartbeat_s=bounds.heartbeat_s,
-        stall_timeout_s=bounds.stall_timeout_s,
-        subscribe_timeout_s=bounds.subscribe_timeout_s,
-    )
-
-
-def _run_limits(bounds: Configuration) -> RunLimits:
-    return RunLimits(
-        open_runs_per_user=bounds.open_runs_per_user,
-        queued_runs=bounds.queued_runs,
-        run_slots_per_user=bounds.run_slots_per_user,
-        run_slots=bounds.run_slots,
-        run_timeout_s=bounds.run_timeout_s,
-        cancel_timeout_s=bounds.cancel_timeout_s,
-        cleanup_timeout_s=bounds.cleanup_timeout_s,
-        history_messages=bounds.history_messages,
-        history_bytes=bounds.history_bytes,
-        sweep_s=bounds.sweep_s,
-    )
-
-
-def _history_limits(bounds: Configuration) -> HistoryLimits:
-    return HistoryLimits(messages=bounds.history_messages, size=bounds.history_bytes)
-
-
-def _chat_limits(bounds: Configuration) -> ChatLimits:
-    return ChatLimits(
-        text_bytes=bounds.text_bytes,
-        threads_per_user=bounds.threads_per_user,
-        messages_per_thread=bounds.messages_per_thread,
-        receipt_hours=bounds.receipt_hours,
-    )
-
-
-def _model_settings(bounds: Configuration) -> ModelSettings:
-    return ModelSettings(
-        model=bounds.model,
-        base_url=bounds.model_base_url,
-        api_key=bounds.model_api_key,
-        timeout_s=bounds.model_timeout_s,
     )

@@ -55,6 +55,12 @@ class Configuration:
     publisher_events: int = _bound(256, "events", "accepted and not yet committed events of one run")
     publisher_bytes: int = _bound(262_144, "bytes", "accepted and not yet committed bytes of one run")
     head_poll_s: float = _bound(1.0, "seconds", "between two queries for the heads of connected users")
+    log_rows_per_user: int = _bound(20_000, "rows", "rows of one user's log, beyond which it is trimmed")
+    log_bytes_per_user: int = _bound(67_108_864, "bytes", "bytes of one user's log, beyond which it is trimmed")
+    log_age_hours: int = _bound(168, "hours", "age from which rows of the log are trimmed")
+    retention_s: float = _bound(5.0, "seconds", "between two turns of trimming and erasing, of all processes together")
+    retention_step_rows: int = _bound(256, "rows", "rows that one transaction of a turn trims or looks at")
+    retention_steps: int = _bound(200, "transactions", "transactions of one turn")
 
     # runs
     open_runs_per_user: int = _bound(20, "runs", "queued, running and waiting runs of one user")
@@ -111,6 +117,7 @@ class Configuration:
             (self.segment_events <= self.commit_events_per_user, "segment_events <= commit_events_per_user"),
             (self.segment_bytes <= self.commit_bytes_per_user, "segment_bytes <= commit_bytes_per_user"),
             (self.event_bytes <= self.publisher_bytes, "event_bytes <= publisher_bytes"),
+            (self.run_bytes <= self.log_bytes_per_user, "run_bytes <= log_bytes_per_user"),
             (self.flush_window_min_ms <= self.flush_window_max_ms, "flush_window_min_ms <= flush_window_max_ms"),
             (self.run_slots_per_user <= self.open_runs_per_user, "run_slots_per_user <= open_runs_per_user"),
             (self.run_slots_per_user <= self.run_slots, "run_slots_per_user <= run_slots"),

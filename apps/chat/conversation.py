@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 UNAVAILABLE_RETRY_S: Final = 1.0
 AUTOMATIC_TITLE_LENGTH: Final = 60  # characters
+ERASING_STEPS: Final = 8  # of a deleted thread, before the answer; 2,048 rows of the log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,19 +216,23 @@ class Conversation:
             self._tell(thread, "turnout.thread.updated", {"id": thread.pk, **changes})
         return thread
 
-    @transaction.atomic
     def delete_thread(self, identity: Identity, thread_id: ThreadId) -> None:
         """Delete a thread with all that was said in it: messages, runs' inputs, and the contents of its events.
 
-        A run that is going on is cancelled; what it still says before it stops is removed when it ends.
-        Raises Refusal(not_found).
+        From the first commit on nobody can open, find or export it. Its events are taken out of the log in steps; what
+        of a long thread does not fit in here, the process that takes the next turn of retention goes on with. A run
+        that is going on is cancelled; what it still says before it stops goes the same way. Raises Refusal(not_found).
         """
-        user_id = identity.user_id
+        self._delete_thread(identity.user_id, thread_id)
+        self._log.erase(identity.user_id, thread_id, ERASING_STEPS)
+
+    @transaction.atomic
+    def _delete_thread(self, user_id: UserId, thread_id: ThreadId) -> None:
         self._runs.lock_user(user_id)
         thread = Thread.objects.owned(user_id).lock(thread_id)
         self._runs.cancel_in_thread(user_id, thread_id)
         Run.objects.owned(user_id).filter(thread_id=thread_id).update(text="", message={}, attachments=[])
-        self._log.blank_thread(user_id, thread_id)
+        self._log.begin_erasure(user_id, thread_id)
         self._tell(thread, "turnout.thread.deleted", {"id": thread_id})
         thread.delete()
 

@@ -17,7 +17,7 @@ Events of a run that is settled already (its messages were folded) say nothing n
 end has left open.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -91,6 +91,15 @@ class ThreadView:
         following = [run for run in runs if run.message_id == message.message_id]
         return max(following, key=lambda run: run.run_id, default=None)
 
+    def compact(self) -> None:
+        """Join what grew in pieces, so that a copy of the view costs by the message, not by the delta."""
+        for message in self.messages.values():
+            message.pieces = [message.text]
+            for part in message.parts:
+                part.update(
+                    {key: ["".join(part[key])] for key in _GROWING & part.keys() if isinstance(part[key], list)}
+                )
+
     def as_json(self) -> dict[str, Any]:
         """As a snapshot holds it, without position and times of the thread."""
         return {
@@ -109,6 +118,33 @@ class ThreadView:
             self._custom(event["name"], event.get("value"), run_id)
         elif run_id is not None:
             self._run_event(event, RunId(run_id), entry["at"])
+
+    def replay(self, entries: Sequence[Json], stored_leaf: MessageId | None, ending: RunId | None = None) -> None:
+        """Apply entries that lie behind what is held, where the thread's row says that `stored_leaf` is its leaf.
+
+        What wrote that row is among the entries: events up to the last of those have had their say about the leaf.
+        `ending` is a run that is being folded, so that its end has not written it yet.
+        """
+        storing = (number for number, entry in enumerate(entries) if self._stores_the_leaf(entry, ending))
+        last = max(storing, default=-1)
+        for number, entry in enumerate(entries):
+            self.apply(entry)
+            if number <= last:
+                self.leaf_id = stored_leaf
+
+    def _stores_the_leaf(self, entry: Json, ending: RunId | None) -> bool:
+        """Whether the thread's leaf was written in the transaction that appended this entry."""
+        event = entry["event"]
+        if entry["thread_id"] != self.thread_id:
+            return False
+        match event["type"], event.get("name"), event.get("value"):
+            case "CUSTOM", "turnout.run.queued", {"message": _}:
+                return True
+            case "CUSTOM", "turnout.thread.updated", {"leaf_id": _}:
+                return True
+            case "RUN_FINISHED" | "RUN_ERROR", _, _:
+                return bool(entry["run_id"] != ending)
+        return False
 
     # What is not an agent's
 

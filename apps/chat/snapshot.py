@@ -16,14 +16,14 @@ from typing import Any, Final
 import orjson
 from django.db import connection
 
-from apps.chat.messages import Json, MessageView, RunView, moment_of
+from apps.chat.messages import MessageView, RunView, moment_of
 from apps.chat.models import can_be_key, not_found
 from apps.chat.projection import OPEN, ThreadView
 from apps.realtime.models import Stream
 from apps.vocabulary import MessageId, Position, RunId, ThreadId, UserId
 
 # Nine columns of text and one number; every branch is bound to the owner by itself. The ledger says where a run's
-# events begin; a waiting run's terminal event holds its interrupts; `%(ending)s` is a run that is being folded.
+# events begin; a waiting run's terminal event holds its interrupts.
 _STATEMENT: Final = """
     SELECT 'thread' AS kind, id AS a, title AS b, leaf_id AS c, CAST(created_at AS TEXT) AS d,
            CAST(updated_at AS TEXT) AS e, '' AS f, '' AS g, '' AS h, 0 AS n
@@ -43,7 +43,12 @@ _STATEMENT: Final = """
         SELECT MIN(ledger.first_seq)
           FROM execution_run run JOIN realtime_runledger ledger ON ledger.run_id = run.id
          WHERE run.user_id = %(user_id)s AND run.thread_id = %(thread_id)s
-           AND (run.status IN ('queued', 'running', 'waiting') OR run.id = %(ending)s))
+           AND run.status IN ('queued', 'running', 'waiting'))
+"""
+# The first event of a user that some thread's snapshot reads.
+_NEEDED_FROM: Final = """
+    SELECT MIN(ledger.first_seq) FROM execution_run run JOIN realtime_runledger ledger ON ledger.run_id = run.id
+     WHERE run.user_id = %s AND run.status IN ('queued', 'running', 'waiting')
 """
 _WITH_CONTENTS: Final = _STATEMENT.format(contents="text, CAST(parts AS TEXT)")
 _WITHOUT_CONTENTS: Final = _STATEMENT.format(contents="'', '[]'")
@@ -69,23 +74,30 @@ class Snapshot:
 
 def read_snapshot(user_id: UserId, thread_id: ThreadId) -> Snapshot:
     """The thread with all that it holds now. Raises Refusal(not_found)."""
-    return _read(_WITH_CONTENTS, user_id, thread_id, "")
+    return _read(_WITH_CONTENTS, user_id, thread_id)
 
 
-def read_outline(user_id: UserId, thread_id: ThreadId, ending: RunId | None = None) -> ThreadView:
+def read_outline(user_id: UserId, thread_id: ThreadId) -> ThreadView:
     """The thread's view where stored messages have no contents: who follows whom, and what open runs have said.
 
-    `ending` counts as open although its terminal event is in the log: its answers are what the caller stores.
     Raises Refusal(not_found).
     """
-    return _read(_WITHOUT_CONTENTS, user_id, thread_id, ending or "").view
+    return _read(_WITHOUT_CONTENTS, user_id, thread_id).view
 
 
-def _read(statement: str, user_id: UserId, thread_id: ThreadId, ending: str) -> Snapshot:
+def needed_from(user_id: UserId) -> int | None:
+    """The first seq of the user's stream that a snapshot still reads: retention must not go beyond. None: nothing."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NEEDED_FROM, (user_id,))
+        row = cursor.fetchone()
+    return None if row is None else row[0]
+
+
+def _read(statement: str, user_id: UserId, thread_id: ThreadId) -> Snapshot:
     if not can_be_key(thread_id):
         not_found()
     with connection.cursor() as cursor:
-        cursor.execute(statement, {"user_id": user_id, "thread_id": thread_id, "ending": ending})
+        cursor.execute(statement, {"user_id": user_id, "thread_id": thread_id})
         rows = cursor.fetchall()
     # A database may give the branches of UNION ALL in any order.
     by_kind = {kind: list(group) for kind, group in groupby(sorted(rows, key=_kind), _kind)}
@@ -93,24 +105,24 @@ def _read(statement: str, user_id: UserId, thread_id: ThreadId, ending: str) -> 
         not_found()
     if "stream" not in by_kind:
         Stream.objects.get_or_create(user_id=user_id)
-        return _read(statement, user_id, thread_id, ending)
+        return _read(statement, user_id, thread_id)
     ((_, _, title, leaf_id, created_at, updated_at, *_),) = by_kind["thread"]
     ((_, epoch, tag, *_, head),) = by_kind["stream"]
     view = ThreadView(thread_id, title, leaf_id or None)
     for row in by_kind.get("run", ()):
-        view.hold_run(_run(row, ending))
+        view.hold_run(_run(row))
     for row in by_kind.get("message", ()):
         view.hold_message(_message(row))
-    _replay(view, list(_entries(by_kind.get("segment", ()))), ending)
+    view.replay(list(_entries(by_kind.get("segment", ()))), view.leaf_id)
     return Snapshot(view, _moment(created_at), _moment(updated_at), Position(epoch, head, tag))
 
 
 _kind = itemgetter(0)
 
 
-def _run(row: Row, ending: str) -> RunView:
+def _run(row: Row) -> RunView:
     _, run_id, message_id, status, agent, error_code, *_ = row
-    settled = status not in OPEN and run_id != ending
+    settled = status not in OPEN
     return RunView(run_id, message_id, status, agent, error_code or None, settled)
 
 
@@ -127,31 +139,6 @@ def _message(row: Row) -> MessageView:
         parts=orjson.loads(parts),
         pieces=[text],
     )
-
-
-def _replay(view: ThreadView, entries: Sequence[Json], ending: str) -> None:
-    """Apply the entries. Where the leaf is stored, events up to that moment have had their say about it."""
-    stored = view.leaf_id
-    last = max((number for number, entry in enumerate(entries) if _stored_the_leaf(view, entry, ending)), default=-1)
-    for number, entry in enumerate(entries):
-        view.apply(entry)
-        if number <= last:
-            view.leaf_id = stored
-
-
-def _stored_the_leaf(view: ThreadView, entry: Json, ending: str) -> bool:
-    """Whether the thread's leaf was written in the transaction that appended this entry."""
-    event = entry["event"]
-    if entry["thread_id"] != view.thread_id:
-        return False
-    match event["type"], event.get("name"), event.get("value"):
-        case "CUSTOM", "turnout.run.queued", {"message": _}:
-            return True
-        case "CUSTOM", "turnout.thread.updated", {"leaf_id": _}:
-            return True
-        case "RUN_FINISHED" | "RUN_ERROR", _, _:
-            return bool(entry["run_id"] != ending)
-    return False
 
 
 def _entries(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:

@@ -8,18 +8,18 @@ the audit says how old those are.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 import orjson
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.db.models import Count, Exists, IntegerField, Min, Model, OuterRef, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from apps.agents.base import TokenCount
 from apps.chat.models import ApiToken, CommandReceipt, Message, Thread
+from apps.chat.snapshot import needed_from
 from apps.execution.lifecycle import interrupted
 from apps.execution.models import Run, UserBudget
 from apps.execution.recovery import Recovery
@@ -27,14 +27,17 @@ from apps.execution.states import RunStatus
 from apps.operations.auditing import Audit, Check, Tally
 from apps.operations.census import held
 from apps.operations.models import ProcessReport
+from apps.realtime.erasing import begin_erasure, erase_step, says_something
 from apps.realtime.log import EventLog
-from apps.realtime.models import RunLedger, Segment, Stream
-from apps.realtime.retention import blank_segments, says_something
-from apps.vocabulary import RunId, UserId
+from apps.realtime.models import Erasure, RunLedger, Segment, Stream
+from apps.realtime.retention import RetentionLimits, overdue_streams, rows_due, trim_step
+from apps.vocabulary import RunId, ThreadId, UserId
 
 COUNTED = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)
 WITH_LEDGER_OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)  # a waiting run has its terminal event already
 FIX = "run it with --fix"
+CHUNK = 500  # rows and users looked at together
+ERASED_WITHIN = timedelta(minutes=10)  # an erasure that takes its steps is no finding before
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class CleanupLimits:
     silent_s: float  # a process whose last report is older is missing
     run_deadline_s: float  # a run that started longer ago can no longer end by itself
     receipt_hours: float  # how long a command id is remembered
+    retention: RetentionLimits  # what one user's log may hold
 
 
 class Cleanup:
@@ -67,6 +71,7 @@ class Cleanup:
                 Check("Budgets count their runs", self._wrong_budgets, FIX, self._recount_budgets),
                 Check("Command receipts expire", self._old_receipts, FIX, self._delete_receipts),
                 Check("Tokens expire", self._old_tokens, FIX, self._delete_tokens),
+                Check("The log keeps to its bounds", self._overdue_streams, FIX, self._trim_streams),
                 Check("Deleted threads are blanked", self._unblanked_threads, FIX, self._blank_threads),
                 Check("Deleted users left nothing", self._rows_of_nobody, FIX, self._delete_rows_of_nobody),
             ),
@@ -179,6 +184,27 @@ class Cleanup:
     def _delete_tokens(self) -> None:
         _ended_tokens().delete()
 
+    def _overdue_streams(self) -> Tally:
+        tally = Tally("streams", seen=Stream.objects.count())
+        for user_id, rows in self._overdue():
+            tally.add_wrong(f"{rows} or more rows of user {user_id} are to be trimmed")
+        return tally
+
+    def _overdue(self) -> Iterator[tuple[UserId, int]]:
+        # Between two turns a stream may be a little over its bounds; only what retention has left undone is a finding.
+        limits = self._limits.retention.with_slack()
+        now, after = timezone.now(), UserId(0)
+        while users := overdue_streams(limits, now, after, CHUNK):
+            for user_id in users:
+                if rows := rows_due(user_id, limits, now, needed_from):
+                    yield user_id, rows
+            after = users[-1]
+
+    def _trim_streams(self) -> None:
+        for user_id, _ in self._overdue():
+            while trim_step(user_id, self._limits.retention, timezone.now(), needed_from):
+                pass
+
     # -- what is deleted
 
     def _unblanked_threads(self) -> Tally:
@@ -192,7 +218,9 @@ class Cleanup:
     def _blank_threads(self) -> None:
         for user_id, thread_id in _deleted_threads():
             with transaction.atomic():
-                blank_segments(_rows_naming(user_id, thread_id), partial(_is_left_of, thread_id))
+                begin_erasure(UserId(user_id), ThreadId(thread_id))
+            while erase_step(UserId(user_id), ThreadId(thread_id), CHUNK):
+                pass
 
     def _rows_of_nobody(self) -> Tally:
         kinds = _rows_of_nobody()
@@ -262,7 +290,8 @@ def _deleted_threads() -> list[tuple[int, str]]:
     ledgers = RunLedger.objects.order_by("user_id", "thread_id")
     gone = ledgers.filter(~Exists(Thread.objects.filter(pk=OuterRef("thread_id"))))
     at_work = RunLedger.objects.filter(thread_id=OuterRef("thread_id"), is_open=True)
-    return list(gone.filter(~Exists(at_work)).values_list("user_id", "thread_id").distinct())
+    erased_now = Erasure.objects.filter(thread_id=OuterRef("thread_id"), asked_at__gt=Now() - ERASED_WITHIN)
+    return list(gone.filter(~Exists(at_work), ~Exists(erased_now)).values_list("user_id", "thread_id").distinct())
 
 
 def _rows_naming(user_id: int, thread_id: str) -> QuerySet[Segment]:
@@ -272,10 +301,6 @@ def _rows_naming(user_id: int, thread_id: str) -> QuerySet[Segment]:
 def _entries_of(user_id: int, thread_id: str) -> Iterator[Mapping[str, Any]]:
     for row in _rows_naming(user_id, thread_id).iterator(chunk_size=64):
         yield from (entry for entry in orjson.loads(row.payload) if entry["thread_id"] == thread_id)
-
-
-def _is_left_of(thread_id: str, entry: Mapping[str, Any]) -> bool:
-    return entry["thread_id"] == thread_id and says_something(entry)
 
 
 def _rows_of_nobody() -> Mapping[str, QuerySet[Any]]:

@@ -17,8 +17,8 @@ from apps.chat.models import CommandReceipt, Message, Thread
 from apps.execution.models import Run
 from apps.operations.auditing import Audit, Check, Tally
 from apps.operations.streams import chain_fault
+from apps.realtime.erasing import REMOVED, blank_segments
 from apps.realtime.models import RunLedger, Segment, Stream
-from apps.realtime.retention import REMOVED, blank_segments
 
 CHUNK = 500  # rows read at once; what an audit holds does not grow with the log
 ASK_A_PERSON = "keep a copy of the rows named above, then find out which path wrote them"
@@ -70,7 +70,7 @@ def _leaked_segments() -> Tally:
 
 
 def _blank_leaks() -> None:
-    leaked = Segment.objects.exclude(leaked_from=None).order_by("pk")
+    leaked = Segment.objects.exclude(leaked_from=None).order_by("pk").values_list("pk", flat=True)
     for chunk in batched(leaked.iterator(chunk_size=CHUNK), CHUNK):
         with transaction.atomic():
             blank_segments(chunk)

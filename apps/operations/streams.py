@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import orjson
 
+from apps.realtime.erasing import REMOVED
 from apps.realtime.models import Segment, Stream
-from apps.realtime.retention import REMOVED
 from apps.realtime.segments import next_tag
 
 CHUNK = 500  # rows read at once

@@ -21,7 +21,11 @@ _INSERT_SEGMENT = """
     INSERT INTO realtime_segment (user_id, first_seq, last_seq, payload, size, tag, created_at, leaked_from)
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
 """
-_MOVE_HEAD = "UPDATE realtime_stream SET head = %s, tag = %s WHERE user_id = %s"
+_MOVE_HEAD = """
+    UPDATE realtime_stream SET head = %s, tag = %s, kept_rows = kept_rows + %s, kept_bytes = kept_bytes + %s,
+                               oldest_at = COALESCE(oldest_at, %s)
+    WHERE user_id = %s
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,13 @@ def append_rows(appended: Iterable[Appended], limits: SegmentLimits) -> list[Pag
         epoch, seq, tag = positions[user_id].epoch, positions[user_id].seq, positions[user_id].tag
         first = seq + 1
         payloads: list[str] = []
+        size = 0
         for part in parts:
             for segment in cut_segments(part.entries, seq, tag, limits):
-                seq, tag = segment.last_seq, segment.tag
+                seq, tag, size = segment.last_seq, segment.tag, size + segment.size
                 payloads.append(segment.payload)
                 rows.append(_row(user_id, segment, now, part.leaked_from))
-        heads.append((seq, tag, user_id))
+        heads.append((seq, tag, len(payloads), size, now, user_id))
         pages.append(page_of(user_id, first, Position(epoch, seq, tag), payloads))
     with connection.cursor() as cursor:
         cursor.executemany(_INSERT_SEGMENT, rows)

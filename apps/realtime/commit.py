@@ -47,6 +47,7 @@ class Batch:
     base: int
     events: tuple[FrozenEvent, ...]
     ending: Ending | None = None
+    prepared: object | None = field(default=None, compare=False)
 
     @property
     def ended_run(self) -> EndedRun | None:
@@ -62,6 +63,7 @@ class Batch:
             ending.status,
             ending.usage,
             ending.error_code,
+            self.prepared,
         )
 
 

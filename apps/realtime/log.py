@@ -4,6 +4,7 @@ The synchronous methods belong into the caller's transaction, on a database thre
 budget, thread, run, ledger, stream. A run appends through its publisher, whose events the group commit writes.
 """
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -13,21 +14,26 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import orjson
-from django.db import models, transaction
+from django.db import InterfaceError, OperationalError, models, transaction
 
 from apps.realtime.appending import Appended, append_rows, locked_head
 from apps.realtime.bridge import RunBridge
 from apps.realtime.coalescing import encode_entry
 from apps.realtime.commit import CommitResult, Committer, Participant
 from apps.realtime.database import DatabaseThreads
+from apps.realtime.erasing import begin_erasure, erase_step
 from apps.realtime.group_commit import FlushLimits, GroupCommit
 from apps.realtime.models import RunLedger, Segment, Stream
 from apps.realtime.publisher import PublisherLimits, RunEventPublisher
 from apps.realtime.redaction import ToolRedaction, storable_event
-from apps.realtime.retention import blank_thread
 from apps.realtime.segments import SegmentLimits
-from apps.realtime.values import LogEntry, Page, RunLease
+from apps.realtime.values import LogEntry, LoggedPart, Page, RunLease
 from apps.vocabulary import Position, RunId, ThreadId, UserId
+
+logger = logging.getLogger(__name__)
+
+_ROWS_AT_ONCE = 256
+_ERASED_ROWS = 256  # rows of the log that one step of an erasure looks at
 
 
 class RunClosed(Exception):  # noqa: N818 - an answer: the run has its terminal event
@@ -76,6 +82,7 @@ class EventLog:
         self._audience = audience
         self._writer: GroupCommit | None = None
         self._database: DatabaseThreads | None = None
+        self._prepare: Callable[[RunLease], object] | None = None
 
     @asynccontextmanager
     async def open(
@@ -85,12 +92,18 @@ class EventLog:
         settle: Participant,
         fold: Participant,
         may_receive_leaks: Callable[[frozenset[UserId]], frozenset[UserId]] = nobody,
+        prepare: Callable[[RunLease], object] | None = None,
     ) -> AsyncIterator["EventLog"]:
-        """Run the writer; on leaving, everything that was accepted is committed first."""
+        """Run the writer; on leaving, everything that was accepted is committed first.
+
+        `prepare` is called in a database thread when a run is about to end; what it returns reaches `fold` with the
+        ended run, so that it need not read in the writer what was in the log before.
+        """
         committer = Committer(
             settle=settle, fold=fold, limits=self._limits.segment, may_receive_leaks=may_receive_leaks
         )
         self._database = database
+        self._prepare = prepare
         async with GroupCommit(committer, self._limits.flush, self._announce) as writer:
             self._writer = writer
             try:
@@ -145,9 +158,13 @@ class EventLog:
             transaction.on_commit(partial(self._audience.show, pages))
         return pages[0].position
 
-    def blank_thread(self, user_id: UserId, thread_id: ThreadId) -> int:
-        """Take the content of a deleted thread's events out of the log; seq and tag stay. Returns how many events."""
-        return blank_thread(user_id, thread_id)
+    def begin_erasure(self, user_id: UserId, thread_id: ThreadId) -> None:
+        """From this commit on, the content of the thread's events is taken out of the log; seq and tag stay."""
+        begin_erasure(user_id, thread_id)
+
+    def erase(self, user_id: UserId, thread_id: ThreadId, steps: int) -> bool:
+        """Do up to so many steps of an erasure, each a transaction of its own. True if there is more to do now."""
+        return all(erase_step(user_id, thread_id, _ERASED_ROWS) for _ in range(steps))
 
     def head(self, user_id: UserId) -> Position:
         """The position after the user's newest event; makes the stream when there is none. Locks its row."""
@@ -155,17 +172,28 @@ class EventLog:
 
     def read_run(self, user_id: UserId, run_id: RunId) -> list[dict[str, Any]]:
         """The run's events in order, in their wire form, as far as they are retained."""
-        first = RunLedger.objects.filter(run_id=run_id, user_id=user_id).values_list("first_seq", flat=True).first()
-        if first is None:
-            return []
-        payloads = Segment.objects.filter(user_id=user_id, first_seq__gte=first).order_by("first_seq")
-        return [
-            entry["event"]
-            for payload in payloads.values_list("payload", flat=True)
-            if run_id in payload
+        entries = self.read_logged(user_id, run_id).entries
+        return [entry["event"] for entry in entries if entry["run_id"] == run_id]
+
+    def read_logged(self, user_id: UserId, run_id: RunId, after: int = 0) -> LoggedPart:
+        """The entries of the run's thread since it was admitted, behind `after` and up to the present head.
+
+        What the user's other threads have said meanwhile is sifted out by the database.
+        """
+        head = Stream.objects.filter(pk=user_id).values_list("head", flat=True).first() or 0
+        ledger = RunLedger.objects.filter(run_id=run_id, user_id=user_id).values_list("first_seq", "thread_id").first()
+        if ledger is None:
+            return LoggedPart((), head)
+        first, thread_id = ledger
+        rows = Segment.objects.filter(user_id=user_id, first_seq__gte=max(first, after + 1), last_seq__lte=head)
+        payloads = rows.filter(payload__contains=thread_id).order_by("first_seq").values_list("payload", flat=True)
+        entries = [
+            entry
+            for payload in payloads.iterator(chunk_size=_ROWS_AT_ONCE)
             for entry in orjson.loads(payload)
-            if entry["run_id"] == run_id
+            if entry["thread_id"] == thread_id
         ]
+        return LoggedPart(entries, head)
 
     # -- the runs of this process
 
@@ -175,7 +203,19 @@ class EventLog:
             raise LogNotOpenError(LogNotOpenError.__doc__)
         read_logged = partial(self._database.call, self.read_run, lease.user_id, lease.run_id)
         tools = ToolRedaction(self._public_fields)
-        return RunEventPublisher(lease, bridge, self._limits.publisher, self._writer.mark, read_logged, tools)
+        prepare_end = partial(self._prepare_end, lease)
+        return RunEventPublisher(
+            lease, bridge, self._limits.publisher, self._writer.mark, read_logged, tools, prepare_end
+        )
+
+    async def _prepare_end(self, lease: RunLease) -> object | None:
+        if self._prepare is None or self._database is None:
+            return None
+        try:
+            return await self._database.call(self._prepare, lease)
+        except (OperationalError, InterfaceError) as error:
+            logger.warning("the end of run %s could not be prepared: %s", lease.run_id, error)
+            return None  # the transaction that ends it reads everything by itself
 
     def _announce(self, result: CommitResult) -> None:
         if self._audience is not None:

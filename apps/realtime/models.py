@@ -1,11 +1,17 @@
-"""The durable event log: one stream a user, stored in segments, and one ledger row a run that guards its appends."""
+"""The durable event log: one stream a user, stored in segments, and one ledger row a run that guards its appends.
+
+Beside them stand the small rows of what goes on for longer than a transaction: contents that are being removed, users
+who are being deleted, whose turn a periodic job of the whole deployment is, and the mark by which a restore is noticed.
+"""
 
 import secrets
-from typing import ClassVar
+from datetime import timedelta
+from typing import ClassVar, Self
 
 from django.db import models
+from django.db.models.functions import Now
 
-from apps.vocabulary import ID_LENGTH, Position, UserId
+from apps.vocabulary import ID_LENGTH, Position, UserId, new_id
 
 TAG_LENGTH = 16  # hex digits of the running checksum
 GENESIS_TAG = "0" * TAG_LENGTH
@@ -25,6 +31,10 @@ class Stream(models.Model):
     tag = models.CharField(max_length=TAG_LENGTH, default=GENESIS_TAG, help_text="checksum at the head")
     tail = models.BigIntegerField(default=0, help_text="events up to this seq are trimmed")
     tail_tag = models.CharField(max_length=TAG_LENGTH, default=GENESIS_TAG, help_text="checksum at the tail")
+    # Counted where the head is moved anyway: counting the rows of every stream would read the whole log each time.
+    kept_rows = models.BigIntegerField(default=0, help_text="segments between tail and head")
+    kept_bytes = models.BigIntegerField(default=0, help_text="bytes of their payloads")
+    oldest_at = models.DateTimeField(null=True, blank=True, db_index=True, help_text="when the oldest was written")
 
     def __str__(self) -> str:
         return f"stream of user {self.user_id} at {self.head}"
@@ -102,3 +112,102 @@ class RunLedger(models.Model):
     def owner(self) -> UserId:
         """The only user whose stream this run may write to."""
         return UserId(self.user_id)
+
+
+class Erasure(models.Model):
+    """A deleted thread whose events are being blanked, in steps; gone when nothing of it is left in the log.
+
+    It outlives the process that began it: whoever looks next goes on at `next_seq`.
+    """
+
+    user_id = models.BigIntegerField()
+    thread_id = models.CharField(max_length=ID_LENGTH)
+    next_seq = models.BigIntegerField(help_text="events before this one hold nothing of the thread any more")
+    asked_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["user_id", "thread_id"], name="realtime_erasure_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"erasure of thread {self.thread_id} of user {self.user_id}"
+
+    @property
+    def owner(self) -> UserId:
+        """The user in whose stream the events are."""
+        return UserId(self.user_id)
+
+
+class Tombstone(models.Model):
+    """A user who was deleted: nothing is written for them any more. It says who by number only, and stays.
+
+    Ids of users are never given again, so it can keep out nobody else.
+    """
+
+    user_id = models.BigIntegerField(primary_key=True)
+    asked_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True, help_text="when nothing of the user was left")
+
+    def __str__(self) -> str:
+        return f"tombstone of user {self.user_id}"
+
+
+class TurnQuerySet(models.QuerySet["Turn"]):
+    """Taking turns, by the database's clock alone."""
+
+    def take(self, job: str, every_s: float) -> bool:
+        """Whether it is the caller's turn: nobody in the whole deployment took it in the last `every_s` seconds."""
+        due = self.filter(pk=job, taken_at__lte=Now() - timedelta(seconds=every_s))
+        if due.update(taken_at=Now()):
+            return True
+        if self.filter(pk=job).exists():
+            return False
+        self.bulk_create([Turn(job=job)], ignore_conflicts=True)
+        return False  # the first turn is the next one's: of two who came at once, nobody knows who made the row
+
+
+class Turn(models.Model):
+    """When a periodic job of the whole deployment was last taken by one of its processes."""
+
+    job = models.CharField(max_length=40, primary_key=True)
+    taken_at = models.DateTimeField(db_default=Now())
+
+    objects = TurnQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"turn of {self.job}"
+
+
+class HistoryMarkQuerySet(models.QuerySet["HistoryMark"]):
+    """The one row."""
+
+    def current(self) -> "HistoryMark":
+        """The mark as it stands, made when there is none."""
+        mark = self.filter(pk=1).first()
+        if mark is None:
+            self.bulk_create([HistoryMark(pk=1)], ignore_conflicts=True)
+            mark = self.get(pk=1)
+        return mark
+
+    def advance(self) -> Self:
+        """Count one beat of the deployment's life."""
+        self.current()
+        self.filter(pk=1).update(beat=models.F("beat") + 1)
+        return self
+
+
+class HistoryMark(models.Model):
+    """By this row a restored database is told from one that went on: its beat only rises, its name only gets newer.
+
+    `name` is a UUIDv7, so that names sort by the time at which they were given.
+    """
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    name = models.CharField(max_length=ID_LENGTH, default=new_id)
+    beat = models.BigIntegerField(default=0)
+
+    objects = HistoryMarkQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"history {self.name} at beat {self.beat}"

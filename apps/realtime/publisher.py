@@ -66,6 +66,7 @@ class RunEventPublisher:
         mark: Callable[["RunEventPublisher"], None],
         read_logged: Callable[[], Awaitable[Sequence[Mapping[str, Any]]]],
         tools: ToolRedaction,
+        prepare_end: Callable[[], Awaitable[object | None]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._lease = lease
@@ -74,6 +75,8 @@ class RunEventPublisher:
         self._mark = mark
         self._read_logged = read_logged
         self._tools = tools
+        self._prepare_end = prepare_end
+        self._prepared: object | None = None
         self._clock = clock
         self._owner = frozenset({lease.user_id})
         self._logged = lease.logged
@@ -136,6 +139,8 @@ class RunEventPublisher:
         if not _leaves_calls_open(ending.event):
             for event in self._constructs.closing_events(f"The run ended before this was answered ({ending.status})."):
                 self._queue(event.model_dump(mode="json", by_alias=True))
+        # What ends with the run is read now, beside the writer, for which all users wait.
+        self._prepared = await self._prepare_end()
         self._queue(ending.event.model_dump(mode="json", by_alias=True))
         self._ending = ending
         self._mark(self)
@@ -159,7 +164,7 @@ class RunEventPublisher:
         if not events:
             return None
         ending = self._ending if not self._waiting else None
-        self._frozen = Batch(self._lease, self._logged, tuple(events), ending)
+        self._frozen = Batch(self._lease, self._logged, tuple(events), ending, self._prepared)
         return self._frozen
 
     def committed(self, batch: Batch, outcome: Outcome) -> None:

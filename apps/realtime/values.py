@@ -1,7 +1,8 @@
 """The small frozen values that pass between the publisher, the log and those who run and fold. Pure."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from ag_ui.core import BaseEvent
 
@@ -49,6 +50,15 @@ class EndedRun:
     status: str
     usage: Mapping[str, int]
     error_code: str | None
+    prepared: object | None = field(default=None, compare=False)  # what `Preparation` brought; its maker knows it
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedPart:
+    """Entries {seq, thread_id, run_id, at, event} of one thread up to the seq `upto`, in order, as far as retained."""
+
+    entries: Sequence[Mapping[str, Any]]
+    upto: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,18 +97,27 @@ class Room:
             self.say(claimed, lifecycle.started(lease.thread_id, lease.run_id, run.message, None))
         return claimed
 
-    def say(self, claimed: ClaimedRun, *events: BaseEvent, ending: Ending | None = None) -> None:
+    def say(
+        self, claimed: ClaimedRun, *events: BaseEvent, ending: Ending | None = None, prepared: object | None = None
+    ) -> None:
         """Commit what a run says, as the group commit does."""
         said = [*events] if ending is None else [*events, ending.event]
         lease = claimed.lease
         frozen = tuple(self._frozen(claimed, event) for event in said)
-        batch = Batch(lease, self._logged[lease.run_id], frozen, ending)
+        batch = Batch(lease, self._logged[lease.run_id], frozen, ending, prepared)
         outcome = self._committer.commit([batch]).outcomes[lease.run_id]
         assert isinstance(outcome, Committed), outcome
         self._logged[lease.run_id] += len(frozen)
+        self._last = len(frozen)
 
-    def end(self, claimed: ClaimedRun, *events: BaseEvent, how: str = "succeeded") -> None:
-        self.say(claimed, *events, ending=ending_of(claimed, how))
+    def forget_the_last(self, claimed: ClaimedRun) -> None:
+        """What was said last was rolled back."""
+        self._logged[claimed.lease.run_id] -= self._last
+
+    def end(
+        self, claimed: ClaimedRun, *events: BaseEvent, how: str = "succeeded", prepared: object | None = None
+    ) -> None:
+        self.say(claimed, *events, ending=ending_of(claimed, how), prepared=prepared)
 
     def answer(self, thread_id: str, text: str = "hello", reply: str = "hi", **changes: Any) -> dict[str, Any]:
         """A whole turn."""

@@ -1,8 +1,9 @@
 """A run's events become messages with its terminal event, or not at all."""
 
 import pytest
+from django.db import transaction
 
-from apps.chat.models import Message
+from apps.chat.models import Message, Thread
 from apps.execution.models import Run
 from tests.chat.chat_room import Room, called, spoken, texts
 
@@ -84,3 +85,51 @@ def test_status_and_messages_come_together():
     started = room.answer(thread_id)
     assert Run.objects.get(pk=started["run_id"]).status == "succeeded"
     assert room.snapshot(thread_id)["runs"][0]["status"] == "succeeded"
+
+
+def test_what_was_prepared_is_folded_with_what_came_since_and_however_often_the_commit_is_tried():
+    room = Room()
+    thread_id = room.thread().pk
+    room.ask(thread_id)
+    claimed = room.claim()
+    room.say(claimed, *spoken("one", message_id="a"), *called("clock", "{}", "noon", "c"))
+    prepared = room.fold.prepare(claimed.lease)
+    assert prepared is not None
+    room.say(claimed, *spoken("two ", "three", message_id="b"))
+    for _ in range(2):
+        with transaction.atomic():
+            room.end(claimed, *spoken("four", message_id="d"), prepared=prepared)
+            assert texts(room.messages(thread_id))[1:] == ["one", "two three", "four"]
+            transaction.set_rollback(True)
+        room.forget_the_last(claimed)
+    room.end(claimed, *spoken("four", message_id="d"), prepared=prepared)
+    assert texts(room.messages(thread_id))[1:] == ["one", "two three", "four"]
+    assert [len(row.parts) for row in room.messages(thread_id)] == [0, 1, 0, 0]
+    assert Thread.objects.get(pk=thread_id).leaf_id == "d"
+
+
+def test_the_writer_reads_nothing_of_what_was_prepared_nor_of_other_threads():
+    room = Room()
+    thread_id, other_id = room.thread().pk, room.thread().pk
+    room.ask(thread_id)
+    claimed = room.claim()
+    room.ask(other_id)
+    other = room.claim()
+    for _ in range(30):
+        room.say(claimed, *spoken("said before"))
+        room.say(other, *spoken("elsewhere"))
+    prepared = room.fold.prepare(claimed.lease)
+    room.say(claimed, *spoken("since"))
+    tail = room.log.read_logged(room.user_id, claimed.lease.run_id, prepared.upto)
+    assert len(tail.entries) == len(spoken("since"))
+    room.end(claimed, prepared=prepared)
+    assert texts(room.messages(thread_id))[1:] == ["said before"] * 30 + ["since"]
+
+
+def test_nothing_is_prepared_for_a_thread_that_is_gone():
+    room = Room()
+    thread_id = room.thread().pk
+    room.ask(thread_id)
+    claimed = room.claim()
+    room.conversation.delete_thread(room.identity, thread_id)
+    assert room.fold.prepare(claimed.lease) is None

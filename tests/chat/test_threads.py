@@ -8,6 +8,7 @@ import pytest
 
 from apps.chat.models import Message, Thread
 from apps.execution.models import Run
+from apps.realtime.models import Erasure
 from apps.vocabulary import ErrorCode, Refusal, ThreadId
 from tests.chat.chat_room import CHAT_LIMITS, Room, spoken
 
@@ -91,13 +92,16 @@ def test_a_deleted_thread_leaves_none_of_its_words_anywhere():
         assert run.status in {"succeeded", "cancelled"}
 
 
-def test_what_a_run_still_says_after_its_thread_was_deleted_is_removed_when_it_ends():
+def test_what_a_run_still_says_after_its_thread_was_deleted_is_removed_after_its_end():
     room = Room()
     thread_id = ThreadId(room.thread().pk)
     room.ask(thread_id)
     claimed = room.claim()
     room.conversation.delete_thread(room.identity, thread_id)
     room.say(claimed, *spoken("canary"))
-    room.end(claimed, how="cancelled")
+    assert not room.log.erase(room.user_id, thread_id, 1), "the run has not ended: there is nothing to hurry for"
+    room.end(claimed, *spoken("canary"), how="cancelled")
+    assert not room.log.erase(room.user_id, thread_id, 1)
+    assert not Erasure.objects.exists()
     assert "canary" not in orjson.dumps(room.entries()).decode()
     assert not Message.objects.filter(user_id=room.user_id).exists()

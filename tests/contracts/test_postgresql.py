@@ -14,7 +14,9 @@ from tests.socket_client import Client
 ROOT = Path(__file__).resolve().parents[2]
 SUITES = (
     "tests/realtime/test_log.py",
+    "tests/realtime/test_erasing.py",
     "tests/realtime/test_reader.py",
+    "tests/realtime/test_retention.py",
     "tests/realtime/test_connection.py",
     "tests/realtime/test_pool.py",
     "tests/execution/test_admission.py",
@@ -23,6 +25,7 @@ SUITES = (
     "tests/execution/test_settlement.py",
     "tests/execution/test_recovery.py",
     "tests/rollout/test_moves.py",
+    "tests/chat/test_folding.py",
     "tests/chat/test_receipts.py",
 )
 

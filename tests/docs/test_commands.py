@@ -11,6 +11,7 @@ from apps.execution.recovery import Recovery
 from apps.operations.cleanup import Cleanup, CleanupLimits
 from apps.operations.isolation import isolation_audit
 from apps.realtime.log import EventLog, LogLimits
+from apps.realtime.retention import RetentionLimits
 from tests.docs.pages import ROOT, all_pages, page
 
 MAKE = re.compile(r"\bmake ([a-z-]+)")
@@ -44,7 +45,7 @@ def test_every_option_of_a_command_stands_in_its_section(command):
 
 def test_every_line_of_the_audits_is_explained_in_the_order_in_which_it_is_shown():
     log = EventLog(LogLimits())
-    limits = CleanupLimits(silent_s=1, run_deadline_s=1, receipt_hours=1)
+    limits = CleanupLimits(silent_s=1, run_deadline_s=1, receipt_hours=1, retention=RetentionLimits())
     cleanup = Cleanup(limits, log, Recovery(log, MessageFold(log))).audit()
     for command, audit in (("audit_cleanup", cleanup), ("audit_isolation", isolation_audit())):
         explained = [row[0] for row in COMMANDS.rows(f"`manage.py {command}`")]

@@ -14,13 +14,14 @@ from apps.chat.models import ApiToken, CommandReceipt, Message, Thread
 from apps.execution.models import Run, UserBudget
 from apps.operations.cleanup import Cleanup, CleanupLimits
 from apps.operations.models import ProcessReport
-from apps.realtime.models import RunLedger, Segment, Stream
+from apps.realtime.models import Erasure, RunLedger, Segment, Stream
+from apps.realtime.retention import RetentionLimits
 from apps.realtime.values import LogEntry
 from tests.operations.world import World
 
 pytestmark = pytest.mark.django_db
 
-LIMITS = CleanupLimits(silent_s=10, run_deadline_s=700, receipt_hours=24)
+LIMITS = CleanupLimits(silent_s=10, run_deadline_s=700, receipt_hours=24, retention=RetentionLimits(rows=100))
 
 
 @pytest.fixture
@@ -208,6 +209,25 @@ def test_a_deleted_thread_leaves_nothing_but_the_word_that_it_is_gone(world, aud
     assert all(event["name"] == "turnout.removed" for event in world.log.read_run(ann.user_id, run.pk))
     assert "RUN_STARTED" in {event["type"] for event in world.log.read_run(ann.user_id, other.pk)}
     assert "turnout.thread.deleted" in "".join(row.payload for row in Segment.objects.all())
+
+
+def test_an_erasure_that_takes_its_steps_is_no_finding_and_one_that_stands_still_is(world, audit, ann):
+    run = world.ended(ann)
+    Thread.objects.filter(pk=run.thread_id).delete()
+    world.log.begin_erasure(ann.user_id, run.thread)
+    assert broken(audit) == []
+    Erasure.objects.update(asked_at=ago(3_600))
+    breaks_and_is_fixed(audit, "Deleted threads are blanked", f"events of thread {run.thread_id} of user {ann.user_id}")
+
+
+def test_a_log_that_is_not_trimmed_is_seen_and_trimmed(world, audit, ann):
+    run = world.ended(ann)
+    Segment.objects.update(created_at=ago(8 * 86_400))
+    Stream.objects.update(oldest_at=ago(8 * 86_400))
+    breaks_and_is_fixed(audit, "The log keeps to its bounds", f"rows of user {ann.user_id} are to be trimmed")
+    assert not Segment.objects.exists()
+    assert Stream.objects.get().tail == Stream.objects.get().head
+    assert world.log.read_run(ann.user_id, run.run_id) == []
 
 
 def test_what_still_runs_in_a_deleted_thread_is_not_accused(world, audit, ann):

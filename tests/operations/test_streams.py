@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.operations.streams import Ends, Link, chain_fault, first_fault
+from apps.realtime.erasing import REMOVED
 from apps.realtime.models import GENESIS_TAG, Segment, Stream
-from apps.realtime.retention import REMOVED
 from apps.realtime.segments import SegmentLimits, cut_segments
 
 EPOCH = "00000000000000aa"

@@ -9,6 +9,7 @@ from apps.execution.recovery import Recovery
 from apps.operations.auditing import Audit, AuditCommand
 from apps.operations.cleanup import Cleanup, CleanupLimits
 from apps.realtime.log import EventLog, LogLimits
+from apps.realtime.retention import RetentionLimits
 
 
 class Command(AuditCommand):
@@ -24,6 +25,12 @@ class Command(AuditCommand):
             + bounds.cleanup_timeout_s
             + bounds.report_stale_s,
             receipt_hours=bounds.receipt_hours,
+            retention=RetentionLimits(
+                rows=bounds.log_rows_per_user,
+                size=bounds.log_bytes_per_user,
+                age_s=bounds.log_age_hours * 3_600.0,
+                step_rows=bounds.retention_step_rows,
+            ),
         )
         # No writer and no audience: tabs see what is appended here when they next ask for heads.
         log = EventLog(LogLimits())

@@ -1,0 +1,118 @@
+"""The bounds of each part, out of the one list: what `Configuration` holds, in the words of the part that obeys it."""
+
+from apps.agents.provider import ModelSettings
+from apps.chat.conversation import ChatLimits
+from apps.chat.history import HistoryLimits
+from apps.execution.limits import RunLimits
+from apps.realtime.connection import ConnectionLimits
+from apps.realtime.group_commit import FlushLimits
+from apps.realtime.log import LogLimits
+from apps.realtime.pool import PoolLimits
+from apps.realtime.protocol import Limits, Window
+from apps.realtime.publisher import PublisherLimits
+from apps.realtime.retention import RetentionLimits
+from apps.realtime.segments import SegmentLimits
+from project.configuration import Configuration
+
+
+def pool_limits(bounds: Configuration) -> PoolLimits:
+    """Sockets of one process."""
+    return PoolLimits(
+        connections=bounds.connections,
+        connections_per_user=bounds.connections_per_user,
+        head_poll_s=bounds.head_poll_s,
+        revalidate_s=bounds.revalidate_s,
+        reconnect_spread_ms=bounds.reconnect_spread_ms,
+    )
+
+
+def log_limits(bounds: Configuration) -> LogLimits:
+    """Rows of the log, commits, and what one run may have waiting."""
+    return LogLimits(
+        segment=SegmentLimits(bounds.segment_events, bounds.segment_bytes),
+        flush=FlushLimits(
+            bounds.flush_window_min_ms,
+            bounds.flush_window_max_ms,
+            bounds.commit_events_per_user,
+            bounds.commit_bytes_per_user,
+        ),
+        publisher=PublisherLimits(
+            waiting_events=bounds.publisher_events,
+            waiting_bytes=bounds.publisher_bytes,
+            event_bytes=bounds.event_bytes,
+            run_events=bounds.run_events,
+            run_bytes=bounds.run_bytes,
+        ),
+    )
+
+
+def retention_limits(bounds: Configuration) -> RetentionLimits:
+    """What the log keeps of each user; the audit of clean-up judges by it."""
+    return RetentionLimits(
+        rows=bounds.log_rows_per_user,
+        size=bounds.log_bytes_per_user,
+        age_s=bounds.log_age_hours * 3_600.0,
+        step_rows=bounds.retention_step_rows,
+        steps=bounds.retention_steps,
+        every_s=bounds.retention_s,
+    )
+
+
+def connection_limits(bounds: Configuration) -> ConnectionLimits:
+    """One socket, and what `hello` tells of it."""
+    return ConnectionLimits(
+        window=Window(bounds.window_events, bounds.window_bytes),
+        announced=Limits(
+            frame_bytes=bounds.frame_bytes,
+            event_bytes=bounds.event_bytes,
+            text_bytes=bounds.text_bytes,
+            attachments=bounds.attachments_per_run,
+            runs=bounds.open_runs_per_user,
+        ),
+        segment_events=bounds.segment_events,
+        segment_bytes=bounds.segment_bytes,
+        heartbeat_s=bounds.heartbeat_s,
+        stall_timeout_s=bounds.stall_timeout_s,
+        subscribe_timeout_s=bounds.subscribe_timeout_s,
+    )
+
+
+def run_limits(bounds: Configuration) -> RunLimits:
+    """Runs of one user and of one process."""
+    return RunLimits(
+        open_runs_per_user=bounds.open_runs_per_user,
+        queued_runs=bounds.queued_runs,
+        run_slots_per_user=bounds.run_slots_per_user,
+        run_slots=bounds.run_slots,
+        run_timeout_s=bounds.run_timeout_s,
+        cancel_timeout_s=bounds.cancel_timeout_s,
+        cleanup_timeout_s=bounds.cleanup_timeout_s,
+        history_messages=bounds.history_messages,
+        history_bytes=bounds.history_bytes,
+        sweep_s=bounds.sweep_s,
+    )
+
+
+def history_limits(bounds: Configuration) -> HistoryLimits:
+    """What an agent is told of the conversation so far."""
+    return HistoryLimits(messages=bounds.history_messages, size=bounds.history_bytes)
+
+
+def chat_limits(bounds: Configuration) -> ChatLimits:
+    """What one user may keep."""
+    return ChatLimits(
+        text_bytes=bounds.text_bytes,
+        threads_per_user=bounds.threads_per_user,
+        messages_per_thread=bounds.messages_per_thread,
+        receipt_hours=bounds.receipt_hours,
+    )
+
+
+def model_settings(bounds: Configuration) -> ModelSettings:
+    """The model that `assistant` uses."""
+    return ModelSettings(
+        model=bounds.model,
+        base_url=bounds.model_base_url,
+        api_key=bounds.model_api_key,
+        timeout_s=bounds.model_timeout_s,
+    )
