@@ -31,7 +31,7 @@ from apps.execution.executor import Executor
 from apps.execution.factory import ExecutionEngineFactory
 from apps.execution.service import RunService
 from apps.execution.settlement import Settlement
-from apps.operations.census import census_of
+from apps.operations.census import Counted, census_of
 from apps.operations.health import Readiness, condition_check, database_check, layer_check
 from apps.operations.heartbeat import Heartbeat
 from apps.operations.metrics import Metrics
@@ -134,31 +134,17 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     conversation = Conversation(runs=runs, log=log, limits=chat_limits(configuration))
     executor = _executor(configuration, database, runs, log, agents, provider, adapter, toolbox)
     keeper = RetentionKeeper(database, retention_limits(configuration), needed_from)
-    census = census_of(
-        executor=executor,
-        engines=engines,
-        pool=pool,
-        log=log,
-        reader=reader,
-        retention=keeper,
-        database=database,
-    )
+    counted: dict[str, Counted] = {"executor": executor, "engines": engines, "pool": pool, "log": log, "reader": reader}
+    census = census_of(**counted, retention=keeper, database=database)
 
     for part in (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
         provider,
-        log.open(
-            database,
-            settle=Settlement(),
-            fold=fold,
-            may_receive_leaks=_served_by_legacy(adapter),
-            prepare=fold.prepare,
-        ),
+        _opened_log(log, database, fold, adapter),
         reader,
         pool,
         executor,
-        Periodic("retention", configuration.retention_s, keeper.turn),
-        Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
+        *_jobs(configuration, database, conversation, keeper),
     ):
         await stack.enter_async_context(part)
     return Services(
@@ -181,6 +167,27 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
 
 
 # -- parts that take more than a line
+
+
+def _opened_log(
+    log: EventLog, database: DatabaseThreads, fold: MessageFold, adapter: FactoryAdapter
+) -> AbstractAsyncContextManager[EventLog]:
+    return log.open(
+        database,
+        settle=Settlement(),
+        fold=fold,
+        may_receive_leaks=_served_by_legacy(adapter),
+        prepare=fold.prepare,
+    )
+
+
+def _jobs(
+    configuration: Configuration, database: DatabaseThreads, conversation: Conversation, keeper: RetentionKeeper
+) -> tuple[Periodic, ...]:
+    return (
+        Periodic("retention", configuration.retention_s, keeper.turn),
+        Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
+    )
 
 
 def _pool(configuration: Configuration, database: DatabaseThreads) -> WebSocketConnectionPool:

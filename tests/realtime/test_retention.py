@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from ag_ui.core import CustomEvent
+from django.db import transaction
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +41,8 @@ def nobody(_user_id):
 def say(user_id=ANN, rows=1):
     log = EventLog(LogLimits())
     for _ in range(rows):
-        log.append(user_id, [LogEntry(CustomEvent(name="said", value="x" * 20))])
+        with transaction.atomic():
+            log.append(user_id, [LogEntry(CustomEvent(name="said", value="x" * 20))])
 
 
 def rows_of(user_id=ANN):
