@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from django.conf import settings
 
@@ -137,7 +137,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     counted: dict[str, Counted] = {"executor": executor, "engines": engines, "pool": pool, "log": log, "reader": reader}
     census = census_of(**counted, retention=keeper, database=database)
 
-    for part in (
+    parts: tuple[AbstractAsyncContextManager[Any], ...] = (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
         provider,
         _opened_log(log, database, fold, adapter),
@@ -145,7 +145,8 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         pool,
         executor,
         *_jobs(configuration, database, conversation, keeper),
-    ):
+    )
+    for part in parts:
         await stack.enter_async_context(part)
     return Services(
         configuration=configuration,
