@@ -96,10 +96,12 @@ def test_what_an_agent_did_for_another_stands_inside_it(tab: Page):
     ask(tab, "@metronome count=2 tag=inner", agent="supervisor")
     inner = tab.locator(".subagent")
     expect(inner.locator(".text")).to_have_text("0:inner 1:inner")
-    expect(inner.locator(".subagent-line")).to_have_text("metronome was asked")
+    expect(inner.locator(".subagent-line")).to_have_text("Metronome was asked")
     before = tab.locator(".turn").inner_text()
     tab.reload()
     expect(inner.locator(".text")).to_have_text("0:inner 1:inner")
+    expect(tab.locator(".who")).to_have_text("Supervisor")  # once the agents are known
+    expect(inner.locator(".subagent-line")).to_have_text("Metronome was asked")
     assert tab.locator(".turn").inner_text() == before
 
 

@@ -68,9 +68,9 @@ class SubagentView {
     this.element = h("div", { class: "subagent" }, this.line, this.body);
   }
 
-  update({ name, status, complete }, isActive) {
+  update({ name, status, complete }, isActive, agentTitle) {
     const words = !complete && isActive ? gettext("%(name)s is working…") : status === "failed" ? gettext("%(name)s failed") : gettext("%(name)s was asked");
-    setText(this.words, format(words, { name }));
+    setText(this.words, format(words, { name: agentTitle(name) }));
     this.line.toggleAttribute("data-active", !complete && isActive);
   }
 }
@@ -84,7 +84,7 @@ export class ItemViews {
     this.views = new Map(); // item key -> view
   }
 
-  update(items, isActive) {
+  update(items, isActive, agentTitle) {
     const places = new Map(); // element that holds items -> how many of them were seen
     for (const item of items) {
       const home = this.views.get(`subagent:${item.within}`)?.body ?? this.body;
@@ -96,7 +96,7 @@ export class ItemViews {
         this.views.set(item.key, view);
         home.insertBefore(view.element, home.children[place] ?? null);
       }
-      view.update(item, isActive);
+      view.update(item, isActive, agentTitle);
     }
   }
 }

@@ -55,7 +55,7 @@ export class TurnView {
     this.question?.update(turn, prompts);
     setText(this.name, this.able.agentTitle(turn.agent));
     const items = itemsOf(turn);
-    this.items.update(items, isActive(turn));
+    this.items.update(items, isActive(turn), (name) => this.able.agentTitle(name));
     this.answers.show(answers, turn);
     this.showState(turn, items, interrupts);
     this.showApprovals(turn, interrupts);
