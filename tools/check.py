@@ -113,7 +113,7 @@ def run_all(checks: list[Check], environment: dict[str, str], *, proof: bool) ->
     outcomes: list[Outcome] = []
     lane = threading.Thread(target=lambda: outcomes.extend(run(check) for check in checks), daemon=True)
     lane.start()
-    prepared = [prepare_libraries(environment), prepare_chromium(environment)]
+    prepared = [prepare_libraries(environment), prepare_translations(environment), prepare_chromium(environment)]
     tests, summary = run_pytest(environment, proof=proof)
     lane.join()
     return [*prepared, *outcomes, tests], summary
@@ -123,6 +123,12 @@ def prepare_libraries(environment: dict[str, str]) -> Outcome:
     """The page's libraries, without which the browser tests would test another page."""
     command = (PYTHON, "manage.py", "fetch_browser_libraries")
     return run(Check("browser libraries", command, environment | {"DJANGO_SETTINGS_MODULE": "tests.settings"}))
+
+
+def prepare_translations(environment: dict[str, str]) -> Outcome:
+    """The pages' words in other languages, which git does not hold compiled."""
+    command = (PYTHON, "manage.py", "compile_translations")
+    return run(Check("translations", command, environment | {"DJANGO_SETTINGS_MODULE": "tests.settings"}))
 
 
 def prepare_chromium(environment: dict[str, str]) -> Outcome:

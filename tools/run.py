@@ -36,6 +36,7 @@ def main() -> int:
         call_command("fetch_browser_libraries", stdout=io.StringIO())
     except CommandError as error:
         _fail(str(error))  # answers are plain text without them, which is no reason to stop
+    call_command("compile_translations", verbosity=0)
     call_command("migrate", verbosity=0)
     call_command("demo_user")
     connections.close_all()

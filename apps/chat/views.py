@@ -11,6 +11,7 @@ from django.templatetags.static import static
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
 from django.views.generic import TemplateView
+from django.views.i18n import JavaScriptCatalog
 
 SOCKET_PATH = "/ws/chat/"
 API_PATH = "/api/"
@@ -90,3 +91,10 @@ class LogInPage(LoginView):
 @private
 class LogOutPage(LogoutView):
     """Django's log out (POST only), then the log-in page."""
+
+
+@private
+class PageWords(JavaScriptCatalog):
+    """The words of the page's modules in the reader's language, as Django makes them for scripts."""
+
+    packages = ["apps.chat"]  # noqa: RUF012 - Django's own hook

@@ -85,6 +85,7 @@ class Watch:
 def static_files() -> None:
     """What production serves: hashed names, and the browser libraries as they are locked."""
     call_command("fetch_browser_libraries", verbosity=0)
+    call_command("compile_translations", verbosity=0)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 // HTTP calls of the page: session cookie, CSRF token, problems as errors that carry the server's own words.
 
+import { format, gettext } from "./words.js";
+
 /** An answer that is not a success: `code` as in the API's documents, `message` fit to be shown. */
 export class Problem extends Error {
   constructor(status, code, message, retryAfterS = null) {
@@ -77,7 +79,7 @@ export class Api {
         signal: AbortSignal.timeout(TIMEOUT_MS),
       });
     } catch {
-      throw new Problem(0, "unreachable", "The server could not be reached. Check your connection, then try again.");
+      throw new Problem(0, "unreachable", gettext("The server could not be reached. Check your connection, then try again."));
     }
     if (response.ok) return response.status === 204 ? null : response.json();
     const problem = await response.json().catch(() => ({}));
@@ -85,7 +87,7 @@ export class Api {
     throw new Problem(
       response.status,
       problem.code ?? "unknown",
-      problem.detail ?? problem.title ?? `The server answered with ${response.status}. Try again in a moment.`,
+      problem.detail ?? problem.title ?? format(gettext("The server answered with %(status)s. Try again in a moment."), { status: response.status }),
       Number(response.headers.get("Retry-After")) || null,
     );
   }

@@ -18,6 +18,7 @@ import { Trouble } from "./trouble.js";
 import { TurnActions } from "./turnactions.js";
 import { Status } from "./turns.js";
 import { announceEnd } from "./turnview.js";
+import { format, gettext } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 const hasKeyboard = () => !matchMedia("(pointer: coarse)").matches; // else a focused field opens one over the page
@@ -122,7 +123,7 @@ class Chat {
     }
     if (mine || changes.listed) this.showControls();
     if (changes.removed.includes(this.currentId)) {
-      toast("This conversation was deleted.");
+      toast(gettext("This conversation was deleted."));
       this.open(null);
     }
     for (const { threadId, turn } of changes.ended) if (threadId === this.currentId) announceEnd(turn);
@@ -162,7 +163,7 @@ class Chat {
       this.store.listed([thread]);
       return thread.id;
     } catch (problem) {
-      toast(`The conversation could not be begun. ${problem.message}`);
+      toast(format(gettext("The conversation could not be begun. %(why)s"), { why: problem.message }));
       return null;
     } finally {
       this.isCreating = false;
@@ -276,7 +277,7 @@ class Chat {
   }
 
   agentTitle(name) {
-    return this.agents.find((agent) => agent.name === name)?.title ?? name ?? "Answer";
+    return this.agents.find((agent) => agent.name === name)?.title ?? name ?? gettext("Answer");
   }
 
   // ---- what is shown
@@ -305,7 +306,7 @@ class Chat {
 
   showTitle() {
     const thread = this.store.threads.get(this.currentId);
-    const title = this.currentId === null ? "New conversation" : thread?.title || "Conversation";
+    const title = this.currentId === null ? gettext("New conversation") : thread?.title || gettext("Conversation");
     setText(byId("title"), title);
     document.title = `${title} – Turnout`;
     byId("thread-actions").hidden = thread === undefined;
@@ -329,7 +330,7 @@ class Chat {
     this.isSignedOut = true;
     this.beginnings += 1;
     this.connection.close();
-    this.trouble.show({ name: "signed-out", words: "You are logged out" });
+    this.trouble.show({ name: "signed-out", words: gettext("You are logged out") });
     this.store.begin(null);
     this.list.clear();
     this.transcript.showPage(...pages.signedOut(this.trouble.loginAddress()));

@@ -42,7 +42,7 @@ export class Commands {
 
   cancel(turn) {
     if (this.isCancelling(turn.runId)) return;
-    announce("Stopping the answer.");
+    announce(gettext("Stopping the answer."));
     this.put({ type: "run.cancel", run_id: turn.runId });
   }
 

@@ -1,6 +1,7 @@
 // Where the user writes: Enter sends, drafts survive a reload, the chosen agent is remembered.
 
 import { h, setText } from "./dom.js";
+import { format, gettext } from "./words.js";
 
 const encoder = new TextEncoder();
 
@@ -113,7 +114,7 @@ export class Composer {
     const tooLong = this.limit !== null && bytes > this.limit;
     this.send.disabled = Boolean(this.blocked) || tooLong || !text.trim();
     this.field.setAttribute("aria-invalid", String(tooLong));
-    setText(this.problem, tooLong ? `The message has ${kib(bytes)} KiB; at most ${kib(this.limit)} KiB can be sent. Shorten it.` : "");
+    setText(this.problem, tooLong ? format(gettext("The message has %(size)s KiB; at most %(limit)s KiB can be sent. Shorten it."), { size: kib(bytes), limit: kib(this.limit) }) : "");
   }
 }
 

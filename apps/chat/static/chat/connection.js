@@ -3,6 +3,8 @@
 // It keeps no state of the chat. It knows when to come back and when not to, answers pings, and acknowledges what was
 // applied. An ack is decided when events arrive, never by a timer: timers of hidden tabs sleep.
 
+import { gettext } from "./words.js";
+
 const ACK_EVENTS = 128;
 const ACK_BYTES = 64 * 1024;
 const ACK_AFTER_MS = 2_000;
@@ -16,16 +18,16 @@ const Next = { RETRY: "retry", BACK_OFF: "back off", STOP: "stop" };
 
 /** What each close code means to this page; what is not here (1006 and the like) is a line that broke. */
 const CLOSE = {
-  4001: { next: Next.RETRY, words: "The server is going away" },
-  4012: { next: Next.RETRY, words: "The server is restarting" },
-  4013: { next: Next.BACK_OFF, words: "The server is busy" },
-  4429: { next: Next.BACK_OFF, words: "Too many requests" },
-  4408: { next: Next.RETRY, words: "The connection stalled" },
-  4400: { next: Next.STOP, name: "broken", words: "This page and the server do not understand each other. Reload the page." },
-  4413: { next: Next.STOP, name: "broken", words: "That was too large for the server. Reload the page." },
-  4401: { next: Next.STOP, name: "signed-out", words: "You are logged out" },
-  4403: { next: Next.STOP, name: "forbidden", words: "This account may not use the chat" },
-  4409: { next: Next.STOP, name: "replaced", words: "Disconnected: the chat is open in too many tabs" },
+  4001: { next: Next.RETRY, words: gettext("The server is going away") },
+  4012: { next: Next.RETRY, words: gettext("The server is restarting") },
+  4013: { next: Next.BACK_OFF, words: gettext("The server is busy") },
+  4429: { next: Next.BACK_OFF, words: gettext("Too many requests") },
+  4408: { next: Next.RETRY, words: gettext("The connection stalled") },
+  4400: { next: Next.STOP, name: "broken", words: gettext("This page and the server do not understand each other. Reload the page.") },
+  4413: { next: Next.STOP, name: "broken", words: gettext("That was too large for the server. Reload the page.") },
+  4401: { next: Next.STOP, name: "signed-out", words: gettext("You are logged out") },
+  4403: { next: Next.STOP, name: "forbidden", words: gettext("This account may not use the chat") },
+  4409: { next: Next.STOP, name: "replaced", words: gettext("Disconnected: the chat is open in too many tabs") },
 };
 
 /** Events did not continue what this tab has. The connection closes and comes back with its last position. */
@@ -55,7 +57,7 @@ export class Connection {
   open() {
     this.stopped = false;
     clearTimeout(this.timer);
-    this.tell("connecting", this.attempt ? "Reconnecting…" : "Connecting…");
+    this.tell("connecting", this.attempt ? gettext("Reconnecting…") : gettext("Connecting…"));
     const socket = new WebSocket(this.address, ["turnout.v1"]);
     socket.binaryType = "arraybuffer";
     this.socket = socket;
@@ -92,7 +94,7 @@ export class Connection {
     this.subscribed = true;
     this.send({ type: "subscribe", after, ...("DecompressionStream" in globalThis ? { compress: "deflate-raw" } : {}) });
     this.attempt = 0;
-    this.tell("open", "Connected");
+    this.tell("open", gettext("Connected"));
   }
 
   /** True if it went onto the line; the outbox sends again what gets no reply. */
@@ -159,7 +161,7 @@ export class Connection {
       outcome = this.owner.events(frame.events, frame.position);
     } catch (problem) {
       if (!(problem instanceof Gap)) throw problem;
-      this.lineBroke("An event was missing");
+      this.lineBroke(gettext("An event was missing"));
       return;
     }
     this.applied = Math.max(this.applied, frame.events.at(-1)?.seq ?? 0);
@@ -201,7 +203,7 @@ export class Connection {
   /** A frame came: the line lives. Silence for some heartbeats means that it does not, whatever the browser believes. */
   hear() {
     clearTimeout(this.silence);
-    this.silence = setTimeout(() => this.lineBroke("No answer from the server"), SILENCE_BEATS * this.heartbeatS * 1000);
+    this.silence = setTimeout(() => this.lineBroke(gettext("No answer from the server")), SILENCE_BEATS * this.heartbeatS * 1000);
   }
 
   lineBroke(words) {
@@ -215,7 +217,7 @@ export class Connection {
     this.socket = null;
     this.subscribed = false;
     clearTimeout(this.silence);
-    const told = CLOSE[code] ?? { next: Next.RETRY, words: this.attempt ? "The server cannot be reached" : "The connection was lost" };
+    const told = CLOSE[code] ?? { next: Next.RETRY, words: this.attempt ? gettext("The server cannot be reached") : gettext("The connection was lost") };
     if (told.next === Next.STOP) {
       this.stopped = true;
       this.tell(told.name, told.words);
@@ -239,7 +241,7 @@ export class Connection {
     this.attempt += 1;
     this.mayHurry = mayHurry;
     const offline = navigator.onLine === false;
-    this.tell("waiting", offline ? "You are offline" : words, Date.now() + milliseconds);
+    this.tell("waiting", offline ? gettext("You are offline") : words, Date.now() + milliseconds);
     clearTimeout(this.timer);
     this.timer = setTimeout(() => { this.timer = null; this.open(); }, milliseconds);
   }

@@ -1,5 +1,7 @@
 // Small words for making elements. Text is always text: nothing here takes HTML.
 
+import { gettext } from "./words.js";
+
 /** An element with properties (`class`, `on…` handlers, `data-…`/`aria-…` and other attributes) and children. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -59,7 +61,7 @@ export function toast(words, action = null) {
   const item = h("div", { class: "toast", role: "alert" }, h("p", {}, words));
   const close = () => item.remove();
   if (action) item.append(h("button", { class: "button button-small", type: "button", onclick: () => { close(); action.run(); } }, action.label));
-  item.append(h("button", { class: "button button-small button-quiet", type: "button", onclick: close }, "Dismiss"));
+  item.append(h("button", { class: "button button-small button-quiet", type: "button", onclick: close }, gettext("Dismiss")));
   while (place.children.length >= 3) place.firstElementChild.remove();
   place.append(item);
   if (!action) setTimeout(close, 12_000);
@@ -76,9 +78,9 @@ export async function copyText(text, button) {
   const before = words.textContent;
   try {
     await navigator.clipboard.writeText(text);
-    words.textContent = "Copied";
+    words.textContent = gettext("Copied");
   } catch {
-    words.textContent = "Not allowed";
+    words.textContent = gettext("Not allowed");
   }
   setTimeout(() => { words.textContent = before; }, 1600);
 }

@@ -4,6 +4,8 @@
 // lets a short list of elements through; the page's Content-Security-Policy runs nothing that got past both. Without
 // the libraries the text is shown as it is.
 
+import { format, gettext } from "./words.js";
+
 const TAGS = [
   "p", "br", "hr", "strong", "em", "del", "code", "pre", "blockquote", "ul", "ol", "li", "a",
   "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td",
@@ -64,7 +66,7 @@ const RENDERER = {
   },
   link({ href, tokens }) { return renderLink(href, this.parser.parseInline(tokens)); },
   // Loading an image would tell its server who reads, and when: the reader decides.
-  image: ({ href, text }) => renderLink(href, escapeText(`Image: ${text || "without a description"}`)),
+  image: ({ href, text }) => renderLink(href, escapeText(format(gettext("Image: %(text)s"), { text: text || gettext("without a description") }))),
   checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
   code({ text, lang }) {
     const language = /^[\w+#.-]{1,30}/.exec(lang ?? "")?.[0] ?? "";
@@ -203,7 +205,7 @@ function finishTable(table) {
   frame.className = "table";
   frame.tabIndex = 0; // it scrolls sideways, by keyboard too
   frame.setAttribute("role", "region");
-  frame.setAttribute("aria-label", "Table");
+  frame.setAttribute("aria-label", gettext("Table"));
   table.replaceWith(frame);
   frame.append(table);
 }
@@ -224,12 +226,12 @@ function finishCode(pre) {
   copy.className = "button button-small button-quiet";
   copy.dataset.copy = "code";
   const words = document.createElement("span");
-  words.textContent = "Copy code";
+  words.textContent = gettext("Copy code");
   copy.append(words);
   head.append(name, copy);
   pre.tabIndex = 0;
   pre.setAttribute("role", "region");
-  pre.setAttribute("aria-label", language ? `Code, ${language}` : "Code");
+  pre.setAttribute("aria-label", language ? format(gettext("Code, %(language)s"), { language }) : gettext("Code"));
   figure.dataset.language = language;
   pre.replaceWith(figure);
   figure.append(head, pre);

@@ -1,6 +1,7 @@
 // The list of conversations, with search. Days head the list; a conversation that is being answered shows it.
 
 import { h, icon } from "./dom.js";
+import { format, gettext } from "./words.js";
 
 const SEARCH_AFTER_MS = 200;
 const DAY_MS = 86_400_000;
@@ -56,7 +57,7 @@ export class Sidebar {
   }
 
   row([id, title, , isCurrent, isBusy]) {
-    const name = title || "Untitled";
+    const name = title || gettext("Untitled");
     const link = h("a", {
       href: this.address(id), class: "thread", dir: "auto", title: name, "data-focus": `open ${id}`, "aria-current": isCurrent ? "page" : null,
       onclick: (event) => {
@@ -67,21 +68,21 @@ export class Sidebar {
       },
     }, name);
     const more = h("button", {
-      class: "button button-icon thread-more", type: "button", "aria-haspopup": "menu", "aria-label": `Actions for “${name}”`,
+      class: "button button-icon thread-more", type: "button", "aria-haspopup": "menu", "aria-label": format(gettext("Actions for “%(name)s”"), { name }),
       "data-focus": `more ${id}`, onclick: () => this.owner.menu(id, more),
     }, icon("more"));
-    const mark = isBusy ? h("span", { class: "busy", role: "img", "aria-label": "Is being answered" }) : null;
+    const mark = isBusy ? h("span", { class: "busy", role: "img", "aria-label": gettext("Is being answered") }) : null;
     return h("li", { class: "thread-row", "data-thread": id }, link, mark, more);
   }
 
   foot(rows, state, hasMore) {
-    if (state === "loading" && !rows.length) return [h("p", { class: "threads-note" }, "Loading…")];
+    if (state === "loading" && !rows.length) return [h("p", { class: "threads-note" }, gettext("Loading…"))];
     if (state !== "ready" && state !== "loading") {
       return [h("p", { class: "threads-note", role: "alert" }, state),
-        h("button", { class: "button button-small", type: "button", onclick: () => this.owner.search(this.query) }, "Try again")];
+        h("button", { class: "button button-small", type: "button", onclick: () => this.owner.search(this.query) }, gettext("Try again"))];
     }
-    if (!rows.length) return [h("p", { class: "threads-note" }, this.query ? "Nothing found. Try another word." : "Your conversations will be listed here.")];
-    if (hasMore) return [h("button", { class: "button button-small button-quiet", type: "button", onclick: () => this.owner.more() }, "Show older")];
+    if (!rows.length) return [h("p", { class: "threads-note" }, this.query ? gettext("Nothing found. Try another word.") : gettext("Your conversations will be listed here."))];
+    if (hasMore) return [h("button", { class: "button button-small button-quiet", type: "button", onclick: () => this.owner.more() }, gettext("Show older"))];
     return [];
   }
 
@@ -145,8 +146,8 @@ export class Sidebar {
 function dayOf(text) {
   const midnight = new Date().setHours(0, 0, 0, 0);
   const age = midnight - new Date(text).getTime();
-  if (!(age > 0)) return "Today";
-  if (age <= DAY_MS) return "Yesterday";
-  if (age <= 7 * DAY_MS) return "The last seven days";
-  return "Older";
+  if (!(age > 0)) return gettext("Today");
+  if (age <= DAY_MS) return gettext("Yesterday");
+  if (age <= 7 * DAY_MS) return gettext("The last seven days");
+  return gettext("Older");
 }

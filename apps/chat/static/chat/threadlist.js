@@ -3,6 +3,7 @@
 import { askForName, askToDelete, openMenu } from "./dialogs.js";
 import { announce, download, toast } from "./dom.js";
 import { Sidebar } from "./sidebar.js";
+import { format, gettext } from "./words.js";
 
 export class ThreadList {
   /** `owner` has open(threadId), removed(threadId), renamed(), currentId and addresses. */
@@ -45,7 +46,7 @@ export class ThreadList {
       this.take(page, query, cursor);
     } catch (problem) {
       if (mine !== this.asked) return;
-      this.state = `The list could not be loaded. ${problem.message}`;
+      this.state = format(gettext("The list could not be loaded. %(why)s"), { why: problem.message });
     }
     this.show();
     this.owner.renamed();
@@ -93,7 +94,7 @@ export class ThreadList {
       this.show();
       this.owner.renamed();
     } catch (problem) {
-      toast(`The name could not be changed. ${problem.message}`);
+      toast(format(gettext("The name could not be changed. %(why)s"), { why: problem.message }));
     }
   }
 
@@ -103,12 +104,12 @@ export class ThreadList {
       await this.api.deleteThread(threadId);
     } catch (problem) {
       if (problem.status !== 404) {
-        toast(`The conversation could not be deleted. ${problem.message}`);
+        toast(format(gettext("The conversation could not be deleted. %(why)s"), { why: problem.message }));
         return;
       }
     }
     this.store.removeThread(threadId);
-    announce("The conversation was deleted.");
+    announce(gettext("The conversation was deleted."));
     this.show();
     this.owner.removed(threadId);
   }

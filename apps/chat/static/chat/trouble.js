@@ -1,13 +1,14 @@
 // The state of the connection in words: a lamp with a word or two always, a notice with what to do when it lasts.
 
 import { h, setText } from "./dom.js";
+import { format, gettext } from "./words.js";
 
 const NOTICE_FROM_ATTEMPT = 2; // a line that comes back at the first try is not worth a notice
 const BUTTONS = {
-  waiting: { label: "Reconnect now", call: "reconnect" },
-  replaced: { label: "Use this tab", call: "reconnect" },
-  broken: { label: "Reload", call: "reload" },
-  forbidden: { label: "Reload", call: "reload" },
+  waiting: { label: gettext("Reconnect now"), call: "reconnect" },
+  replaced: { label: gettext("Use this tab"), call: "reconnect" },
+  broken: { label: gettext("Reload"), call: "reload" },
+  forbidden: { label: gettext("Reload"), call: "reload" },
 };
 
 export class Trouble {
@@ -31,14 +32,14 @@ export class Trouble {
   say() {
     const { name, words, retryAt, attempt } = this.state;
     const seconds = retryAt === null || retryAt === undefined ? 0 : Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
-    setText(this.words, name === "waiting" ? (seconds > 1 ? `Reconnecting in ${seconds} s` : "Reconnecting…") : words);
+    setText(this.words, name === "waiting" ? (seconds > 1 ? format(gettext("Reconnecting in %(seconds)s s"), { seconds }) : gettext("Reconnecting…")) : words);
     const isShown = name in BUTTONS && (name !== "waiting" || attempt >= NOTICE_FROM_ATTEMPT || seconds > 2);
     // While a try is being made the notice stays as it was: it must not blink.
     if (name === "connecting") return;
     this.notice.hidden = !isShown;
     if (!isShown) return;
     // No count-down here: a screen reader would read each second out.
-    setText(this.text, name === "waiting" ? `${words}. What you write is kept, and sent when the connection is back.` : words);
+    setText(this.text, name === "waiting" ? format(gettext("%(why)s. What you write is kept, and sent when the connection is back."), { why: words }) : words);
     this.call = BUTTONS[name].call;
     setText(this.button, BUTTONS[name].label);
   }
