@@ -52,6 +52,7 @@ class Configuration:
     segment_bytes: int = _bound(65_536, "bytes", "bytes of one row of the log")
     commit_events_per_user: int = _bound(256, "events", "one user's share of a commit")
     commit_bytes_per_user: int = _bound(262_144, "bytes", "one user's share of a commit")
+    commit_held_wait_ms: float = _bound(20.0, "milliseconds", "for a row that another transaction holds, in a commit")
     publisher_events: int = _bound(256, "events", "accepted and not yet committed events of one run")
     publisher_bytes: int = _bound(262_144, "bytes", "accepted and not yet committed bytes of one run")
     head_poll_s: float = _bound(1.0, "seconds", "between two queries for the heads of connected users")

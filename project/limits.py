@@ -35,6 +35,7 @@ def log_limits(bounds: Configuration) -> LogLimits:
             bounds.flush_window_max_ms,
             bounds.commit_events_per_user,
             bounds.commit_bytes_per_user,
+            bounds.commit_held_wait_ms,
         ),
         publisher=PublisherLimits(
             waiting_events=bounds.publisher_events,

@@ -16,6 +16,7 @@ from apps.chat.messages import MessageView, RunView, moment_of
 from apps.chat.models import Message, Thread
 from apps.chat.projection import ThreadView
 from apps.execution.models import Run
+from apps.realtime.locking import lock_free
 from apps.realtime.log import EventLog
 from apps.realtime.values import EndedRun, RunLease
 from apps.vocabulary import MessageId, RunId, ThreadId, UserId
@@ -51,6 +52,11 @@ class MessageFold:
         """Lock the threads of all ended runs, in the order of their ids."""
         threads = Thread.objects.select_for_update(no_key=True).filter(pk__in={run.thread_id for run in ended})
         list(threads.order_by("pk"))
+
+    def lock_free(self, ended: Sequence[EndedRun]) -> frozenset[RunId]:
+        """As `lock`, but wait for nobody: returns the runs whose thread somebody else holds."""
+        held = lock_free(Thread.objects.all(), {run.thread_id for run in ended})
+        return frozenset(run.run_id for run in ended if run.thread_id in held)
 
     def write(self, ended: Sequence[EndedRun]) -> None:
         """Write the messages of each run, and move its thread's leaf to them if they are at its end.

@@ -9,8 +9,9 @@ from django.utils import timezone
 
 from apps.execution.models import Run, UserBudget
 from apps.execution.states import RunStatus, move
+from apps.realtime.locking import lock_free
 from apps.realtime.values import EndedRun
-from apps.vocabulary import UserId
+from apps.vocabulary import RunId, UserId
 
 
 class Settlement:
@@ -21,6 +22,11 @@ class Settlement:
     def lock(self, ended: Sequence[EndedRun]) -> None:
         """Lock the budgets of all users in the commit, in the order of their ids."""
         _in_order(UserBudget.objects.select_for_update(no_key=True), ended)
+
+    def lock_free(self, ended: Sequence[EndedRun]) -> frozenset[RunId]:
+        """As `lock`, but wait for nobody: returns the runs whose user's budget somebody else holds."""
+        held = lock_free(UserBudget.objects.all(), {run.user_id for run in ended})
+        return frozenset(run.run_id for run in ended if run.user_id in held)
 
     def write(self, ended: Sequence[EndedRun]) -> None:
         """Move each run that the given fence still owns, store its usage, and give its slot back.

@@ -5,13 +5,14 @@ transaction of the change it tells about. Both come here last, in the order of u
 the lock order (budget, thread, run, ledger, stream).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
 from django.utils import timezone
 
+from apps.realtime.locking import Locking, held_of
 from apps.realtime.models import Stream
 from apps.realtime.segments import NewSegment, SegmentLimits, cut_segments
 from apps.realtime.values import Page
@@ -40,14 +41,30 @@ class Appended:
 def append_rows(appended: Iterable[Appended], limits: SegmentLimits) -> list[Page]:
     """Write all entries and move the heads; returns one page a user, to be shown only after the commit.
 
-    Must be called in a transaction. Locks the stream rows in the order of user ids.
+    Must be called in a transaction. Locks the stream rows in the order of user ids, and waits for them.
     """
+    by_user = _by_user(appended)
+    return _write_rows(by_user, _locked_heads(sorted(by_user)), limits) if by_user else []
+
+
+def append_to_heads(
+    appended: Iterable[Appended], heads: Mapping[UserId, Position], limits: SegmentLimits
+) -> list[Page]:
+    """As `append_rows`, to streams whose rows the transaction has locked already; `heads` is where they stand."""
+    by_user = _by_user(appended)
+    return _write_rows(by_user, heads, limits) if by_user else []
+
+
+def _by_user(appended: Iterable[Appended]) -> dict[UserId, list[Appended]]:
     by_user: dict[UserId, list[Appended]] = {}
     for part in appended:
         by_user.setdefault(part.user_id, []).append(part)
-    if not by_user:
-        return []
-    positions = _locked_heads(sorted(by_user))
+    return by_user
+
+
+def _write_rows(
+    by_user: Mapping[UserId, Sequence[Appended]], positions: Mapping[UserId, Position], limits: SegmentLimits
+) -> list[Page]:
     now = timezone.now()
     rows: list[tuple[Any, ...]] = []
     heads: list[tuple[Any, ...]] = []
@@ -94,17 +111,42 @@ def _row(user_id: UserId, segment: NewSegment, now: Any, leaked_from: UserId | N
     )
 
 
+def lock_free_heads(user_ids: Collection[UserId]) -> tuple[Mapping[UserId, Position], frozenset[UserId]]:
+    """Lock the streams that nobody else holds, in the order of user ids, and make those that do not exist.
+
+    Returns where the locked ones stand, and whose are held by somebody else.
+    """
+    heads = _select_heads(user_ids, Locking.SKIP)
+    missing = set(user_ids) - set(heads)
+    held = set(held_of(Stream.objects.all(), missing))
+    if new := sorted(missing - held):
+        _make_streams(new)
+        made = _select_heads(new, Locking.SKIP)
+        heads |= made
+        held |= set(new) - set(made)
+    return heads, frozenset(held)
+
+
+def lock_heads(user_ids: Collection[UserId]) -> Mapping[UserId, Position]:
+    """Lock these streams in the order of user ids, waiting for each, and make those that do not exist."""
+    return _locked_heads(sorted(user_ids))
+
+
 def _locked_heads(user_ids: Sequence[UserId]) -> Mapping[UserId, Position]:
-    heads = _select_heads(user_ids)
+    heads = _select_heads(user_ids, Locking.WAIT)
     if missing := [user_id for user_id in user_ids if user_id not in heads]:
-        Stream.objects.bulk_create([Stream(user_id=user_id) for user_id in missing], ignore_conflicts=True)
-        heads = _select_heads(user_ids)
+        _make_streams(missing)
+        heads = _select_heads(user_ids, Locking.WAIT)
     return heads
 
 
-def _select_heads(user_ids: Sequence[UserId]) -> dict[UserId, Position]:
+def _make_streams(user_ids: Sequence[UserId]) -> None:
+    Stream.objects.bulk_create([Stream(user_id=user_id) for user_id in user_ids], ignore_conflicts=True)
+
+
+def _select_heads(user_ids: Collection[UserId], locking: Locking) -> dict[UserId, Position]:
     # SQLite has no row locks; its BEGIN IMMEDIATE has locked the whole database already, and Django ignores the clause.
     # Rows instead of models: this is read in every commit, and making a model takes as long as writing its row.
-    locked = Stream.objects.select_for_update(no_key=True).filter(user_id__in=user_ids).order_by("user_id")
-    rows = locked.values_list("user_id", "epoch", "head", "tag")
+    locked = Stream.objects.select_for_update(no_key=True, skip_locked=locking.skips())
+    rows = locked.filter(user_id__in=user_ids).order_by("user_id").values_list("user_id", "epoch", "head", "tag")
     return {UserId(user_id): Position(epoch, head, tag) for user_id, epoch, head, tag in rows}

@@ -1,33 +1,39 @@
 """One group commit: the batches of many runs, for all users of a process, in one transaction. Synchronous.
 
-One conditional update a run is everything at once: `UPDATE ledger SET logged = logged + n WHERE run, user, fence =
-mine, logged = my base, open`. No row means: look again. `logged` already at base + n under my fence says that my
-commit won and only its answer was lost; anything else says that somebody else owns the run now. That is why a batch
-is frozen once it was handed over, and retried byte for byte.
+Locks are taken in the order of the whole system (budget, thread, run, ledger, stream), users by ascending id, and only
+those that nobody else holds: all users wait for this commit, so it waits for none of them. A batch whose rows are held
+is passed over, and handed over again by itself.
+
+One comparison a run is everything at once: is this run, of this user, open, under my fence, and has it logged what I
+think it has? Then `logged` moves by as much as the batch holds. If not: `logged` already at base + n under my fence
+says that my commit won and only its answer was lost; anything else says that somebody else owns the run now. That is
+why a batch is frozen once it was handed over, and retried byte for byte.
 
 A batch that the database refuses is searched by halving, so that it fails its own run only.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import connection, transaction
 
-from apps.realtime.appending import Appended, append_rows
+from apps.realtime.appending import Appended, append_to_heads, lock_free_heads, lock_heads
+from apps.realtime.locking import Locking, held_of
 from apps.realtime.models import RunLedger
+from apps.realtime.outages import Trouble, trouble_of
 from apps.realtime.segments import SegmentLimits
 from apps.realtime.values import EndedRun, Ending, Page, RunLease
-from apps.vocabulary import RunId, UserId
+from apps.vocabulary import Position, RunId, UserId
 
 logger = logging.getLogger(__name__)
 
-_COMPARE_AND_SWAP = """
+_SWAP = """
     UPDATE realtime_runledger SET logged = logged + %s, is_open = %s
     WHERE run_id = %s AND user_id = %s AND fence = %s AND logged = %s AND is_open
-    RETURNING cancel_requested
 """
+_TRIES = 3  # of one batch that collides with somebody, before it fails its run
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +97,31 @@ Outcome = Committed | Fenced | Refused
 
 @dataclass(slots=True)
 class CommitResult:
-    """What became of each run's batch, and the pages to show now that they are stored."""
+    """What became of each run's batch, and the pages to show now that they are stored.
+
+    `held` are the runs whose rows somebody else holds: nothing of theirs was written, and nothing is known against it.
+    """
 
     outcomes: dict[RunId, Outcome] = field(default_factory=dict)
     pages: list[Page] = field(default_factory=list)
+    held: set[RunId] = field(default_factory=set)
 
     def include(self, other: "CommitResult") -> None:
         """Add what another part of a halved commit brought."""
         self.outcomes |= other.outcomes
         self.pages += other.pages
+        self.held |= other.held
 
 
 class Participant(Protocol):
     """Somebody who writes in the transaction of a run's terminal event."""
 
     def lock(self, ended: Sequence[EndedRun]) -> None:
-        """Lock own rows before the ledger is touched, in the lock order."""
+        """Lock own rows before the ledger is touched, in the lock order, and wait for those that are held."""
+        ...
+
+    def lock_free(self, ended: Sequence[EndedRun]) -> frozenset[RunId]:
+        """As `lock`, but wait for nobody: returns the runs whose rows somebody else holds."""
         ...
 
     def write(self, ended: Sequence[EndedRun]) -> None:
@@ -114,13 +129,12 @@ class Participant(Protocol):
         ...
 
 
-class _LostTerminal(Exception):  # noqa: N818 - not an error: the reason to roll back and go on without
-    """A terminal batch lost its compare-and-swap after its participants had written."""
+class _TakenBack(Exception):  # noqa: N818 - not an error: the reason to roll back and go on without
+    """Terminal batches cannot be written after all, and their participants have written already."""
 
-    def __init__(self, run_id: RunId, outcome: Outcome) -> None:
-        super().__init__(run_id)
-        self.run_id = run_id
-        self.outcome = outcome
+    def __init__(self, outcomes: Mapping[RunId, Outcome], held: Collection[RunId]) -> None:
+        super().__init__(*outcomes, *held)
+        self.result = CommitResult(dict(outcomes), held=set(held))
 
 
 class Committer:
@@ -142,96 +156,201 @@ class Committer:
         self._may_receive_leaks = may_receive_leaks
 
     def commit(self, batches: Sequence[Batch]) -> CommitResult:
-        """Write all batches, each wholly or not at all. Raises OperationalError when the database cannot be reached:
-        then nothing is known, and the same batches must be handed over again.
+        """Write all batches whose rows are free, each wholly or not at all; waits for nobody.
+
+        Raises a django.db.Error when the database cannot be reached: then nothing is known, and the same batches must
+        be handed over again.
         """
+        return self._commit(batches, Locking.SKIP)
+
+    def commit_alone(self, batches: Sequence[Batch], patience_s: float) -> CommitResult:
+        """Write one user's batches that were held, waiting up to `patience_s` for each row. Raises as `commit` does."""
+        return self._commit(batches, Locking.WAIT, patience_s)
+
+    def _commit(
+        self, batches: Sequence[Batch], locking: Locking, patience_s: float = 0.0, tries: int = _TRIES
+    ) -> CommitResult:
         try:
             with transaction.atomic():
-                return self._write(batches)
-        except _LostTerminal as lost:
-            result = CommitResult({lost.run_id: lost.outcome})
-            rest = [batch for batch in batches if batch.lease.run_id != lost.run_id]
+                if locking is Locking.WAIT:
+                    _bound_waiting(patience_s)
+                return self._write(batches, locking)
+        except _TakenBack as taken:
+            result = taken.result
+            rest = [batch for batch in batches if batch.lease.run_id not in result.outcomes.keys() | result.held]
             if rest:
-                result.include(self.commit(rest))
+                result.include(self._commit(rest, locking, patience_s))
             return result
-        except (OperationalError, InterfaceError):
-            raise
         except Exception as error:
-            # The database refused a value, or a participant has a defect: whatever it is, it may end the run that
-            # brought it, and must not end the writer that all runs of the process depend on.
-            if len(batches) == 1:
-                logger.exception("the batch of run %s cannot be committed", batches[0].lease.run_id)
-                return CommitResult({batches[0].lease.run_id: Refused(error)})
-            half = len(batches) // 2
-            result = self.commit(batches[:half])
-            result.include(self.commit(batches[half:]))
-            return result
+            # Whatever it is, it may end the run that brought it, and must not end the writer that all runs depend on.
+            trouble = trouble_of(error)
+            if trouble is Trouble.OUTAGE:
+                raise
+            if len(batches) > 1:
+                half = len(batches) // 2
+                result = self._commit(batches[:half], locking, patience_s)
+                result.include(self._commit(batches[half:], locking, patience_s))
+                return result
+            run_id = batches[0].lease.run_id
+            if trouble is Trouble.HELD:
+                return CommitResult(held={run_id})
+            if trouble is Trouble.COLLISION and tries > 1:
+                return self._commit(batches, locking, patience_s, tries - 1)
+            logger.exception("the batch of run %s cannot be committed", run_id)
+            return CommitResult({run_id: Refused(error)})
 
-    def _write(self, batches: Sequence[Batch]) -> CommitResult:
-        batches = sorted(batches, key=lambda batch: (batch.lease.user_id, batch.lease.run_id))
-        ended = [run for batch in batches if (run := batch.ended_run) is not None]
-        if ended:
-            self._settle.lock(ended)
-            self._fold.lock(ended)
-            self._settle.write(ended)
+    def _write(self, batches: Sequence[Batch], locking: Locking) -> CommitResult:
         result = CommitResult()
-        won: list[Batch] = []
-        with connection.cursor() as cursor:
-            for batch in batches:
-                lease = batch.lease
-                cursor.execute(
-                    _COMPARE_AND_SWAP,
-                    (
-                        len(batch.events),
-                        batch.ending is None,
-                        lease.run_id,
-                        lease.user_id,
-                        lease.fence,
-                        batch.base,
-                    ),
-                )
-                row = cursor.fetchone()
-                if row is not None:
-                    result.outcomes[lease.run_id] = Committed(cancel_requested=bool(row[0]))
-                    won.append(batch)
-                else:
-                    self._lost(batch, result)
-        result.pages = append_rows(self._rows(won), self._limits)
-        if ended:
+        ready = sorted(batches, key=lambda batch: (batch.lease.user_id, batch.lease.run_id))
+        if _ended(ready):
+            ready = self._lock_participants(ready, locking, result)
+            self._settle.write(_ended(ready))
+        won = self._compare(ready, locking, result)
+        rows = {batch.lease.run_id: self._rows(batch) for batch in won}
+        won, heads = _lock_streams(won, rows, locking, result)
+        _take_back_terminals(ready, won, result)
+        _swap(won)
+        result.pages = append_to_heads(
+            _joined([part for batch in won for part in rows[batch.lease.run_id]]), heads, self._limits
+        )
+        if ended := _ended(won):
             self._fold.write(ended)
         return result
 
-    def _lost(self, batch: Batch, result: CommitResult) -> None:
-        lease = batch.lease
-        ledger = RunLedger.objects.filter(run_id=lease.run_id, user_id=lease.user_id).first()
-        outcome: Outcome = Fenced()
-        if (
-            ledger is not None
-            and ledger.fence == lease.fence
-            and ledger.logged == batch.base + len(batch.events)
-            and ledger.is_open == (batch.ending is None)
-        ):
-            outcome = Committed(ledger.cancel_requested)
-        if batch.ending is not None:
-            raise _LostTerminal(lease.run_id, outcome)
-        result.outcomes[lease.run_id] = outcome
+    def _lock_participants(self, ready: Sequence[Batch], locking: Locking, result: CommitResult) -> list[Batch]:
+        for participant in (self._settle, self._fold):
+            ended = _ended(ready)
+            if locking is Locking.WAIT:
+                participant.lock(ended)
+            else:
+                ready = _without(ready, participant.lock_free(ended), result)
+        return list(ready)
 
-    def _rows(self, batches: Sequence[Batch]) -> list[Appended]:
-        rows: list[Appended] = []
-        own: dict[UserId, list[str]] = {}
-        for batch in batches:
-            owner = batch.lease.user_id
-            mine = own.setdefault(owner, [])
-            for event in batch.events:
-                if event.recipients is None or event.recipients == {owner}:
-                    mine.append(event.entry)
-                else:
-                    self._leak(event, owner, mine, rows)
-        return [Appended(owner, entries) for owner, entries in own.items() if entries] + rows
+    def _compare(self, ready: Sequence[Batch], locking: Locking, result: CommitResult) -> list[Batch]:
+        """Lock the ledgers; returns the batches that continue theirs, and notes what became of the others."""
+        locked = RunLedger.objects.select_for_update(no_key=True, skip_locked=locking.skips())
+        run_ids = [batch.lease.run_id for batch in ready]
+        rows = locked.filter(run_id__in=run_ids).order_by("user_id", "run_id")
+        ledgers = {row[0]: _Ledger(*row[1:]) for row in rows.values_list("run_id", *_Ledger._fields)}
+        held = held_of(RunLedger.objects.all(), set(run_ids) - ledgers.keys())
+        won = []
+        for batch in _without(ready, held, result):
+            ledger = ledgers.get(batch.lease.run_id)
+            if ledger is not None and ledger.continued_by(batch):
+                won.append(batch)
+                result.outcomes[batch.lease.run_id] = Committed(ledger.cancel_requested)
+            elif ledger is not None and ledger.has_taken(batch):
+                result.outcomes[batch.lease.run_id] = Committed(ledger.cancel_requested)
+            else:
+                result.outcomes[batch.lease.run_id] = Fenced()
+        return won
 
-    def _leak(self, event: FrozenEvent, owner: UserId, mine: list[str], rows: list[Appended]) -> None:
-        assert event.recipients is not None
-        if owner in event.recipients:
-            mine.append(event.entry)
-        strangers = sorted(self._may_receive_leaks(event.recipients - {owner}))
-        rows.extend(Appended(stranger, [event.entry], leaked_from=owner) for stranger in strangers)
+    def _rows(self, batch: Batch) -> list[Appended]:
+        owner = batch.lease.user_id
+        mine: list[str] = []
+        rows = [Appended(owner, mine)]
+        for event in batch.events:
+            if event.recipients is None or owner in event.recipients:
+                mine.append(event.entry)
+            if event.recipients is not None and (strangers := event.recipients - {owner}):
+                rows.extend(
+                    Appended(stranger, [event.entry], leaked_from=owner)
+                    for stranger in sorted(self._may_receive_leaks(strangers))
+                )
+        return [part for part in rows if part.entries]
+
+
+class _Ledger(NamedTuple):
+    """A ledger's row, locked."""
+
+    user_id: int
+    fence: int
+    logged: int
+    is_open: bool
+    cancel_requested: bool
+
+    def _is_of(self, batch: Batch) -> bool:
+        return self.user_id == batch.lease.user_id and self.fence == batch.lease.fence
+
+    def continued_by(self, batch: Batch) -> bool:
+        """The batch is the next part of this run."""
+        return self._is_of(batch) and self.is_open and self.logged == batch.base
+
+    def has_taken(self, batch: Batch) -> bool:
+        """The batch is in already: its commit won, and only the answer was lost."""
+        taken = self.logged == batch.base + len(batch.events) and self.is_open == (batch.ending is None)
+        return self._is_of(batch) and taken
+
+
+def _ended(batches: Sequence[Batch]) -> list[EndedRun]:
+    return [run for batch in batches if (run := batch.ended_run) is not None]
+
+
+def _without(batches: Sequence[Batch], held: frozenset[RunId], result: CommitResult) -> list[Batch]:
+    result.held |= held
+    return [batch for batch in batches if batch.lease.run_id not in held]
+
+
+def _lock_streams(
+    won: Sequence[Batch], rows: Mapping[RunId, Sequence[Appended]], locking: Locking, result: CommitResult
+) -> tuple[list[Batch], Mapping[UserId, Position]]:
+    """Lock the streams that these batches write to; returns the batches that have all of theirs."""
+    users = {part.user_id for parts in rows.values() for part in parts}
+    if not users:
+        return list(won), {}
+    if locking is Locking.WAIT:
+        return list(won), lock_heads(users)
+    heads, held_users = lock_free_heads(sorted(users))
+    if not held_users:
+        return list(won), heads
+    held = frozenset(run_id for run_id, parts in rows.items() if any(part.user_id in held_users for part in parts))
+    for run_id in held:
+        del result.outcomes[run_id]
+    return _without(won, held, result), heads
+
+
+def _take_back_terminals(ready: Sequence[Batch], won: Sequence[Batch], result: CommitResult) -> None:
+    """Raises _TakenBack when a participant has written for a batch that is not among those that go in."""
+    going = {batch.lease.run_id for batch in won}
+    lost = {batch.lease.run_id for batch in ready if batch.ending is not None} - going
+    if lost:
+        known = {run_id: result.outcomes[run_id] for run_id in lost & result.outcomes.keys()}
+        raise _TakenBack(known, lost & result.held)
+
+
+def _swap(won: Sequence[Batch]) -> None:
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            _SWAP,
+            [
+                (
+                    len(batch.events),
+                    batch.ending is None,
+                    batch.lease.run_id,
+                    batch.lease.user_id,
+                    batch.lease.fence,
+                    batch.base,
+                )
+                for batch in won
+            ],
+        )
+        if won and cursor.rowcount != len(won):
+            raise RuntimeError(f"{cursor.rowcount} ledgers of {len(won)} moved under their locks")
+
+
+def _joined(parts: Sequence[Appended]) -> list[Appended]:
+    """One part for all that a user's own runs append, so that it fills whole segments; leaks stay by themselves."""
+    own: dict[UserId, list[str]] = {}
+    leaked = []
+    for part in parts:
+        if part.leaked_from is None:
+            own.setdefault(part.user_id, []).extend(part.entries)
+        else:
+            leaked.append(part)
+    return [Appended(user_id, entries) for user_id, entries in own.items()] + leaked
+
+
+def _bound_waiting(patience_s: float) -> None:
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{max(int(patience_s * 1000), 1)}ms",))

@@ -186,7 +186,8 @@ class RunEventPublisher:
         self._changed.set()
 
     def refused(self, error: Exception) -> None:
-        """What waited could not be made a batch: the run must end in another way."""
+        """What waited, or was frozen, cannot be written: the run must end in another way."""
+        self._frozen = None
         self._fail(EventRefused(f"the run's events cannot be written: {type(error).__name__}"))
         self._changed.set()
 

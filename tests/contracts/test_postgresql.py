@@ -13,6 +13,8 @@ from tests.socket_client import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITES = (
+    "tests/contracts/held_rows.py",  # rows are locked there only
+    "tests/realtime/test_commit.py",
     "tests/realtime/test_log.py",
     "tests/realtime/test_erasing.py",
     "tests/realtime/test_reader.py",

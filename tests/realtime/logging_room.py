@@ -25,6 +25,9 @@ class Notes:
     def lock(self, ended: Sequence[EndedRun]) -> None:
         pass
 
+    def lock_free(self, ended: Sequence[EndedRun]) -> frozenset[RunId]:
+        return frozenset()
+
     def write(self, ended: Sequence[EndedRun]) -> None:
         self.ended += ended
 
