@@ -20,6 +20,7 @@ from waffle.managers import FlagManager
 from waffle.models import AbstractUserFlag
 
 from apps.rollout.audit import STAGE_CHOICES, DeniedUser, Move
+from apps.rollout.evidence import Baseline, GuardState, ObservedEnd  # noqa: F401 - Django finds a room's rows here
 from apps.rollout.seams import Seam, declared_seam, declared_seams
 from apps.rollout.stages import (
     BUCKETS,
@@ -87,6 +88,27 @@ class SeamFlagQuerySet(models.QuerySet[Any]):
                 seam.name, expected_version, values, exists=row is not None
             )
             return Move.objects.append(seam.name, expected_version + 1, now, to, by, why)
+
+    def compare_and_latch(self, seam: Seam, expected_version: int, by: Mover, why: str) -> Move:
+        """Latch a seam where it stands: an alarm that moves nobody, until a person acknowledges it.
+
+        Raises as `compare_and_move`, and IllegalMove where it is latched already.
+        """
+        why = check_reason(why)
+        alias = router.db_for_write(self.model)
+        with transaction.atomic(using=alias):
+            row = self.using(alias).filter(name=seam.name).first()
+            now = (row and row.placement) or seam.default
+            if (row.version if row else 0) != expected_version:
+                raise StaleStage(_stale(self.model, seam.name))
+            if row and row.latched_at:
+                raise IllegalMove(f"{seam.name} is latched already: {row.latched_why}")
+            values = columns_of(now) | {"salt": (row and row.salt) or secrets.token_hex(8)}
+            values |= {"latched_at": timezone.now(), "latched_why": why}
+            self.using(alias)._write(  # noqa: SLF001 - our own
+                seam.name, expected_version, values, exists=row is not None
+            )
+            return Move.objects.append(seam.name, expected_version + 1, now, now, by, why)
 
     def compare_and_unlatch(self, seam: Seam, expected_version: int, by: Mover, why: str) -> Move:
         """Take the latch off a seam, which stays where it is. Raises as `compare_and_move`."""

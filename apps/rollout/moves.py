@@ -59,6 +59,11 @@ def move(seam: str, expected_version: int, to: Placement, by: Mover, why: str) -
     return _flags().compare_and_move(declared, expected_version, to, by, why)
 
 
+def alarm(seam: str, expected_version: int, by: Mover, why: str) -> Move:
+    """Latch a seam where it stands, so that people see that something is wrong and decide. Raises as `move`."""
+    return _flags().compare_and_latch(declared_seam(seam), expected_version, by, why)
+
+
 def acknowledge(seam: str, expected_version: int, by: Mover, why: str) -> Move:
     """Unlatch a seam that automation took down, so that people can move it up again. Raises as `move`."""
     declared = declared_seam(seam)
