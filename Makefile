@@ -5,7 +5,7 @@ PYTHON ?=
 export HOST PORT PYTHON
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run test proof bench lint format lock development clean
+.PHONY: help run test proof simulate bench lint format lock development clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -18,6 +18,9 @@ test: development ## all that must hold before a change lands: style, types, lay
 
 proof: development ## the tests with the long time budgets of tests/budget.toml
 	@exec .venv/bin/python -m tools.check --proof
+
+simulate: development ## ten million seeded schedules of log, cursor and tabs; FROM and COUNT choose others
+	@exec .venv/bin/python -m tests.realtime.simulate $(if $(FROM),--from $(FROM)) $(if $(COUNT),--count $(COUNT))
 
 bench: development ## measure delivery beside the singletons and a bare sender
 	@exec .venv/bin/python -m benchmarks
