@@ -13,7 +13,6 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple
 
 from apps.realtime.cursor import (
     Action,
@@ -25,13 +24,11 @@ from apps.realtime.cursor import (
     SendReset,
     judge_position,
 )
-from apps.realtime.models import GENESIS_TAG
 from apps.realtime.protocol import ResetReason
-from apps.realtime.segments import next_tag
 from apps.realtime.values import Page
-from apps.vocabulary import Position, UserId
+from apps.vocabulary import Position
+from tests.realtime.simulated_log import Log, page_of
 
-USER = UserId(1)
 WINDOW_EVENTS, WINDOW_BYTES, SEGMENT_EVENTS, SEGMENT_BYTES = 12, 120, 4, 40
 PROCESSES, TABS = 2, 3
 QUIET_ROUNDS = 400  # more than any schedule needs to deliver everything; then something is stuck
@@ -39,81 +36,6 @@ QUIET_ROUNDS = 400  # more than any schedule needs to deliver everything; then s
 
 class PromiseBroken(AssertionError):  # noqa: N818 - says what happened
     """A promise does not hold; the message names the seed and the last steps."""
-
-
-class Segment(NamedTuple):
-    first: int
-    last: int
-    size: int
-    tag: str
-    values: tuple[int, ...]
-
-
-@dataclass
-class Log:
-    """The database. `values` are the contents of the present history from its first event on, trimmed or not."""
-
-    epoch: str
-    segments: list[Segment] = field(default_factory=list)
-    values: list[int] = field(default_factory=list)
-    tag: str = GENESIS_TAG
-    tail: int = 0
-    tail_tag: str = GENESIS_TAG
-
-    @property
-    def head(self) -> int:
-        return len(self.values)
-
-    @property
-    def position(self) -> Position:
-        return Position(self.epoch, self.head, self.tag)
-
-    def append(self, values: tuple[int, ...], size: int) -> Page:
-        first = self.head + 1
-        self.values += values
-        self.tag = next_tag(self.tag, str(values))
-        self.segments.append(Segment(first, self.head, size, self.tag, values))
-        return page_of(self.epoch, self.segments[-1:])
-
-    def trim(self, rows: int) -> None:
-        if rows:
-            last = self.segments[rows - 1]
-            self.tail, self.tail_tag = last.last, last.tag
-            del self.segments[:rows]
-
-    def copy(self) -> "Log":
-        return Log(self.epoch, self.segments[:], self.values[:], self.tag, self.tail, self.tail_tag)
-
-    def tag_at(self, seq: int) -> str | None:
-        if seq == 0 and self.tail == 0:
-            return GENESIS_TAG
-        if seq == self.tail:
-            return self.tail_tag
-        return next((row.tag for row in self.segments if row.last == seq), None)
-
-    def read(self, request: ReadLog) -> tuple[Page | None, Position | None]:
-        """As `reader._read_page`: whole segments behind `after`; the head when they are trimmed."""
-        taken: list[Segment] = []
-        size = 0
-        for row in self.segments:
-            if row.first <= request.after:
-                continue
-            if row.first != (taken[-1].last if taken else request.after) + 1:
-                break
-            if taken and (row.last - request.after > request.max_events or size + row.size > request.max_bytes):
-                break
-            taken.append(row)
-            size += row.size
-        if taken:
-            return page_of(self.epoch, taken), None
-        return None, self.position if self.tail > request.after else None
-
-
-def page_of(epoch: str, rows: list[Segment]) -> Page:
-    events = ",".join(",".join(map(str, row.values)) for row in rows)
-    return Page(
-        USER, rows[0].first, Position(epoch, rows[-1].last, rows[-1].tag), events, sum(row.size for row in rows)
-    )
 
 
 class Connection:
