@@ -44,6 +44,7 @@ from apps.realtime.reader import PageReader, read_heads
 from apps.realtime.retention import RetentionKeeper
 from apps.realtime.values import RunLease
 from apps.rollout.adapter import FactoryAdapter
+from apps.rollout.reach import reach_legacy
 from apps.vocabulary import Identity, PinnedPaths, UserId, new_id
 from project.configuration import Configuration
 from project.limits import (
@@ -206,6 +207,7 @@ def _adapter(
         SEAMS,
         bind={ENGINE_SEAM.name: engines.open_engine, BRIDGE_SEAM.name: bridges.open_run_bridge},
         read_paths=lambda identity: database.call(adapter.choose_paths, identity),
+        reach=lambda seam: database.call(reach_legacy, seam),
     )
     return adapter
 

@@ -17,6 +17,7 @@ ENGINE_SEAM = Seam(
     default_stage=Stage.ON,
     replayable=True,
     legacy_leaks=True,
+    open_work="project.pinned_work.engine_runs_on_legacy",
 )
 
 BRIDGE_SEAM = Seam(
@@ -27,6 +28,7 @@ BRIDGE_SEAM = Seam(
     default_stage=Stage.ON,
     replayable=True,  # both sets of recipients can be computed for every event, without running anything twice
     legacy_leaks=True,
+    open_work="project.pinned_work.bridge_runs_on_legacy",
 )
 
 SEAMS = (ENGINE_SEAM, BRIDGE_SEAM)

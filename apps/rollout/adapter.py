@@ -19,6 +19,7 @@ from waffle import get_waffle_flag_model
 
 from apps.rollout.audit import DeniedUser
 from apps.rollout.models import AbstractSeamFlag
+from apps.rollout.reach import reach_legacy
 from apps.rollout.seams import Scope, Seam, UnknownSeam
 from apps.rollout.stages import Placement, Stage, Standing, bucket_of, path_for
 from apps.vocabulary import Identity, PinnedPath
@@ -27,6 +28,7 @@ __all__ = ["FactoryAdapter", "Scope", "Seam"]
 
 Path = Literal["legacy", "factory"]
 ReadPaths = Callable[[Identity], Awaitable[Mapping[str, PinnedPath]]]
+Reach = Callable[[Seam], Awaitable[None]]
 
 
 class FactoryAdapter:
@@ -34,8 +36,8 @@ class FactoryAdapter:
 
     `bind` replaces a seam's dotted factory by a callable that the composition root has made, by seam name.
     Dotted paths are imported here, once: a path that is missing fails at start-up, not in a user's run.
-    `read_paths` is how the stage is read outside of a claim; by default `choose_paths` in Django's own
-    thread for the ORM.
+    `read_paths` is how the stage is read outside of a claim, and `reach` the gate before legacy: by default
+    `choose_paths` and `reach_legacy` in Django's own thread for the ORM.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class FactoryAdapter:
         seams: Iterable[Seam],
         bind: Mapping[str, Callable[..., Any]] | None = None,
         read_paths: ReadPaths | None = None,
+        reach: Reach | None = None,
     ) -> None:
         self._seams = {seam.name: seam for seam in _by_requirement(tuple(seams))}
         unknown = (bind or {}).keys() - self._seams.keys()
@@ -53,6 +56,7 @@ class FactoryAdapter:
             self._targets[seam.name, "legacy"] = resolve(seam.legacy)
             self._targets[seam.name, "factory"] = (bind or {}).get(seam.name) or resolve(seam.factory)
         self._read_paths: ReadPaths = read_paths or sync_to_async(self.choose_paths)
+        self._reach: Reach = reach or sync_to_async(reach_legacy)
         self._calls: Counter[tuple[str, Path]] = Counter()
         self._open: Counter[tuple[str, Path]] = Counter()
 
@@ -101,7 +105,7 @@ class FactoryAdapter:
 
         What the path returns may be an async context manager (it is entered, and closed at the end), an
         awaitable or a plain object. Without a pin the stage is read now. What the path raises is not
-        caught.
+        caught. Raises LegacyRetired where legacy is pinned and the seam is retired by now.
         """
         if seam.name not in self._seams:
             raise UnknownSeam(f"this adapter does not know the seam {seam.name!r}")
@@ -113,6 +117,8 @@ class FactoryAdapter:
     ) -> AsyncIterator[Any]:
         chosen = pinned or (await self._read_paths(identity))[seam.name]
         key = (seam.name, chosen.path)
+        if chosen.path == "legacy":
+            await self._reach(seam)
         self._calls[key] += 1
         self._open[key] += 1
         try:

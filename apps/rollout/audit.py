@@ -1,6 +1,8 @@
 """Who moved which seam when and why, and who is denied the factory: rows that people are held to."""
 
-from collections.abc import Iterable
+import enum
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Never
 
 from django.db import models
@@ -12,6 +14,15 @@ from apps.vocabulary import ID_LENGTH, UserId, new_id
 STAGE_CHOICES = [(stage.value, stage.value) for stage in Stage]
 
 
+class Act(enum.StrEnum):
+    """What was done. Each has its row and its version; `move` alone changes the stage."""
+
+    MOVE = "move"
+    LATCH = "latch"
+    ACKNOWLEDGE = "acknowledge"
+    RESHUFFLE = "reshuffle"
+
+
 class AppendOnly(TypeError):  # noqa: N818 - the name is the rule
     """The audit trail is written once; it is never changed or deleted from here."""
 
@@ -19,9 +30,21 @@ class AppendOnly(TypeError):  # noqa: N818 - the name is the rule
 class MoveQuerySet(models.QuerySet["Move"]):
     """Reads and appends."""
 
-    def append(self, seam: str, version: int, came_from: Placement, went_to: Placement, by: Mover, why: str) -> "Move":
-        """Add the row of one move, in the transaction that moves."""
+    def append(
+        self,
+        seam: str,
+        version: int,
+        came_from: Placement,
+        went_to: Placement,
+        by: Mover,
+        why: str,
+        act: Act = Act.MOVE,
+        numbers: Mapping[str, Any] = MappingProxyType({}),
+    ) -> "Move":
+        """Add the row of one act, in the transaction that carries it out."""
         return self.create(
+            act=act,
+            numbers=dict(numbers),
             seam=seam,
             version=version,
             by_user_id=by.user_id,
@@ -43,7 +66,7 @@ class MoveQuerySet(models.QuerySet["Move"]):
 
 
 class Move(models.Model):
-    """One change of one seam's stage: who, when, from where, to where, why. Written once, never changed."""
+    """One act on one seam's stage: who, when, from where, to where, why. Written once, never changed."""
 
     id = models.CharField(max_length=ID_LENGTH, primary_key=True, default=new_id, editable=False)
     seam = models.CharField(max_length=100)
@@ -55,6 +78,8 @@ class Move(models.Model):
     to_stage = models.CharField(max_length=16, choices=STAGE_CHOICES)
     to_share_buckets = models.PositiveIntegerField(default=0)
     version = models.PositiveBigIntegerField()
+    act = models.CharField(max_length=11, choices=[(act.value, act.value) for act in Act], default=Act.MOVE.value)
+    numbers = models.JSONField(default=dict, help_text="what the mover saw, as far as it is a number")
     why = models.TextField()
 
     objects = MoveQuerySet.as_manager()
@@ -91,6 +116,11 @@ class Move(models.Model):
     def went_to(self) -> Placement:
         """Where the seam stood after."""
         return Placement(Stage(self.to_stage), self.to_share_buckets)
+
+    @property
+    def went_up(self) -> bool:
+        """Whether more is served by the factory after it than before."""
+        return self.went_to.is_above(self.came_from)
 
 
 class DeniedUserQuerySet(models.QuerySet["DeniedUser"]):

@@ -9,7 +9,6 @@ from waffle import get_waffle_flag_model
 
 from apps.rollout.audit import Move
 from apps.rollout.models import AbstractSeamFlag
-from apps.rollout.moves import NOT_SERVED
 from apps.rollout.seams import Seam, declared_seam, declared_seams
 from apps.rollout.stages import LEGAL_MOVES, Placement, Stage
 
@@ -66,8 +65,8 @@ class SeamView:
 
     @property
     def targets(self) -> tuple[Stage, ...]:
-        """The stages that a move may lead to from here, on this installation."""
-        return tuple(stage for stage in Stage if stage in LEGAL_MOVES[self.placement.stage] - NOT_SERVED.keys())
+        """The stages that a move may lead to from here."""
+        return tuple(stage for stage in Stage if stage in LEGAL_MOVES[self.placement.stage])
 
 
 def all_seams() -> tuple[SeamView, ...]:

@@ -9,7 +9,9 @@ string, header or cookie counts.
 """
 
 import secrets
+from collections.abc import Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from django.contrib.auth import get_user_model
@@ -19,8 +21,9 @@ from django.utils import timezone
 from waffle.managers import FlagManager
 from waffle.models import AbstractUserFlag
 
-from apps.rollout.audit import STAGE_CHOICES, DeniedUser, Move
-from apps.rollout.evidence import Baseline, GuardState, ObservedEnd  # noqa: F401 - Django finds a room's rows here
+from apps.rollout.audit import STAGE_CHOICES, Act, DeniedUser, Move
+from apps.rollout.evidence import Baseline, GuardState, ObservedEnd
+from apps.rollout.reach import LegacyReach
 from apps.rollout.seams import Seam, declared_seam, declared_seams
 from apps.rollout.stages import (
     BUCKETS,
@@ -38,6 +41,8 @@ from apps.rollout.stages import (
     path_for,
 )
 from apps.vocabulary import UserId
+
+__all__ = ["AbstractSeamFlag", "Baseline", "DeniedUser", "Flag", "GuardState", "LegacyReach", "Move", "ObservedEnd"]
 
 _LARGEST_WAFFLE_PERCENT = Decimal("99.9")  # waffle's column holds three digits
 WAFFLE_API = Mover(MoverKind.WAFFLE, "waffle's API (everyone or percent written)")
@@ -64,19 +69,29 @@ class SeamFlagQuerySet(models.QuerySet[Any]):
             chosen |= Q(Exists(staff), staff=True)
         return self.annotate(chosen=models.ExpressionWrapper(chosen, output_field=models.BooleanField()))
 
-    def compare_and_move(self, seam: Seam, expected_version: int, to: Placement, by: Mover, why: str) -> Move:
+    def compare_and_move(
+        self,
+        seam: Seam,
+        expected_version: int,
+        to: Placement,
+        by: Mover,
+        why: str,
+        numbers: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Move:
         """Move the seam if it still is at `expected_version`, with its audit row, in one transaction.
 
-        Version 0 is a seam that was never moved, with a row or without. An automatic move latches the seam.
-        Raises IllegalMove, ReasonMissing, SeamLatched, or StaleStage when someone else was faster. Rights are
-        checked by `moves.move`.
+        Version 0 is a seam that was never moved, with a row or without. A move down that was overtaken by
+        moves up alone wins all the same. An automatic move latches the seam. Raises IllegalMove,
+        ReasonMissing, SeamLatched, or StaleStage when someone else was faster. Rights are checked by
+        `moves.move`.
         """
         why = check_reason(why)
         alias = router.db_for_write(self.model)
         with transaction.atomic(using=alias):
-            row = self.using(alias).filter(name=seam.name).first()
+            row = self.using(alias).filter(name=seam.name).select_for_update(no_key=True).first()
             now = (row and row.placement) or seam.default
-            if (row.version if row else 0) != expected_version:
+            version = row.version if row else 0
+            if version != expected_version and not _overtook_upwards(seam.name, expected_version, to):
                 raise StaleStage(_stale(self.model, seam.name))
             check_move(now, to, by.kind)
             if row and row.latched_at and to.is_above(now):
@@ -84,10 +99,10 @@ class SeamFlagQuerySet(models.QuerySet[Any]):
             values = columns_of(to) | {"salt": (row and row.salt) or secrets.token_hex(8)}
             if by.kind is MoverKind.AUTOMATION:
                 values |= {"latched_at": timezone.now(), "latched_why": why}
-            self.using(alias)._write(  # noqa: SLF001 - our own
-                seam.name, expected_version, values, exists=row is not None
-            )
-            return Move.objects.append(seam.name, expected_version + 1, now, to, by, why)
+            self.using(alias)._write(seam.name, version, values, exists=row is not None)  # noqa: SLF001 - our own
+            if to.stage is Stage.ON and to.is_above(now):
+                LegacyReach.objects.using(alias).forget(seam.name)
+            return Move.objects.append(seam.name, version + 1, now, to, by, why, numbers=numbers)
 
     def compare_and_latch(self, seam: Seam, expected_version: int, by: Mover, why: str) -> Move:
         """Latch a seam where it stands: an alarm that moves nobody, until a person acknowledges it.
@@ -108,22 +123,30 @@ class SeamFlagQuerySet(models.QuerySet[Any]):
             self.using(alias)._write(  # noqa: SLF001 - our own
                 seam.name, expected_version, values, exists=row is not None
             )
-            return Move.objects.append(seam.name, expected_version + 1, now, now, by, why)
+            return Move.objects.append(seam.name, expected_version + 1, now, now, by, why, Act.LATCH)
 
     def compare_and_unlatch(self, seam: Seam, expected_version: int, by: Mover, why: str) -> Move:
         """Take the latch off a seam, which stays where it is. Raises as `compare_and_move`."""
+        if not self.filter(name=seam.name, latched_at__isnull=False).exists():
+            raise IllegalMove(f"{seam.name} is not latched: there is nothing to acknowledge")
+        values = {"latched_at": None, "latched_why": ""}
+        return self._compare_and_keep(seam, expected_version, values, Act.ACKNOWLEDGE, by, why)
+
+    def compare_and_reshuffle(self, seam: Seam, expected_version: int, by: Mover, why: str) -> Move:
+        """Give the seam a new salt; it stays where it is. Raises as `compare_and_move`."""
+        return self._compare_and_keep(seam, expected_version, {"salt": secrets.token_hex(8)}, Act.RESHUFFLE, by, why)
+
+    def _compare_and_keep(
+        self, seam: Seam, expected_version: int, values: dict[str, Any], act: Act, by: Mover, why: str
+    ) -> Move:
         why = check_reason(why)
         alias = router.db_for_write(self.model)
         with transaction.atomic(using=alias):
-            row = self.using(alias).filter(name=seam.name).first()
-            now = row and row.placement
-            if row is None or now is None or not row.latched_at:
-                raise IllegalMove(f"{seam.name} is not latched: there is nothing to acknowledge")
-            values = {"latched_at": None, "latched_why": ""}
-            self.using(alias)._write(  # noqa: SLF001 - our own
-                seam.name, expected_version, values, exists=True
-            )
-            return Move.objects.append(seam.name, expected_version + 1, now, now, by, why)
+            row = self.using(alias).filter(name=seam.name).select_for_update(no_key=True).first()
+            if row is None or not row.stage:
+                raise IllegalMove(f"{seam.name} was never moved: there is nothing to {act}")
+            self.using(alias)._write(seam.name, expected_version, values, exists=True)  # noqa: SLF001 - our own
+            return Move.objects.append(seam.name, expected_version + 1, row.placement, row.placement, by, why, act)
 
     def _write(self, name: str, version: int, values: dict[str, Any], *, exists: bool) -> None:
         values = values | {"version": version + 1, "modified": timezone.now()}
@@ -295,6 +318,13 @@ def columns_of(to: Placement) -> dict[str, Any]:
         "everyone": to.stage.everyone,
         "percent": min(round(to.percent, 1), _LARGEST_WAFFLE_PERCENT) if ramp else None,
     }
+
+
+def _overtook_upwards(seam: str, expected_version: int, to: Placement) -> bool:
+    """Whether a move to `to` was one down for who saw that version, and only moves up came since."""
+    since = list(Move.objects.filter(seam=seam, version__gt=expected_version).order_by("version"))
+    only_ups = all(move.act == Act.MOVE and move.went_up for move in since)
+    return bool(since) and only_ups and since[0].came_from.is_above(to)
 
 
 def _stale(model: type[AbstractSeamFlag], seam: str) -> str:

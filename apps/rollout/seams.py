@@ -3,8 +3,9 @@ row does.
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -33,6 +34,10 @@ class Seam:
     run again without effects, which is what `shadow` needs. `legacy_leaks` says that the old path is known
     to mix users: the console warns as long as it serves anyone. A seam serves a user by its factory only
     where all seams in `requires` do.
+
+    `compare` says of two results whether they mean the same; without it, they are compared as streams of
+    events. `open_work` is the dotted path of a callable that counts the work under way that is pinned on
+    legacy; a seam without it cannot be retired, since nobody could tell when nothing is left.
     """
 
     name: str
@@ -43,6 +48,8 @@ class Seam:
     replayable: bool = False
     legacy_leaks: bool = False
     requires: tuple[str, ...] = ()
+    compare: Callable[[Any, Any], bool] | None = None
+    open_work: str = ""
 
     def __post_init__(self) -> None:
         if self.default_stage not in {Stage.OFF, Stage.ON}:

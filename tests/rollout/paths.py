@@ -6,6 +6,14 @@ from apps.rollout.seams import Scope, Seam
 from apps.rollout.stages import Stage
 
 
+def no_open_work():
+    return 0
+
+
+def three_at_work():
+    return 3
+
+
 def old_billing(*arguments):
     return ("old", *arguments)
 
@@ -30,6 +38,8 @@ BILLING = Seam(
     legacy="tests.rollout.paths.old_billing",
     factory="tests.rollout.paths.new_billing",
     scope=Scope.RUN,
+    replayable=True,
+    open_work="tests.rollout.paths.no_open_work",
 )
 SEARCH = Seam(
     name="search",
@@ -38,6 +48,7 @@ SEARCH = Seam(
     scope=Scope.RUN,
     default_stage=Stage.ON,
     legacy_leaks=True,
+    open_work="tests.rollout.paths.three_at_work",
 )
 RANKING = Seam(
     name="ranking",

@@ -12,6 +12,7 @@ from apps.rollout.adapter import FactoryAdapter, resolve
 from apps.rollout.audit import DeniedUser
 from apps.rollout.models import Flag
 from apps.rollout.moves import move
+from apps.rollout.reach import LegacyReach, LegacyRetired, reach_legacy
 from apps.rollout.seams import UnknownSeam
 from apps.rollout.stages import BUCKETS, Placement, Stage, bucket_of
 from apps.vocabulary import Identity, PinnedPath, UserId
@@ -24,9 +25,13 @@ LEGACY = PinnedPath("legacy", 3)
 FACTORY = PinnedPath("factory", 4)
 
 
+async def open_gate(seam):
+    """Lets legacy be reached, without a database."""
+
+
 @pytest.fixture
 def adapter():
-    return FactoryAdapter(SEAMS)
+    return FactoryAdapter(SEAMS, reach=open_gate)
 
 
 async def test_the_pinned_path_is_called_with_the_arguments(adapter):
@@ -183,7 +188,7 @@ async def test_without_a_pin_the_stage_is_read_now(anna):
     async def read_paths(identity):
         return await asyncio.to_thread(_closing, adapter.choose_paths, identity)
 
-    adapter = FactoryAdapter(SEAMS, read_paths=read_paths)
+    adapter = FactoryAdapter(SEAMS, read_paths=read_paths, reach=open_gate)
     async with adapter.use(BILLING, ANNA, None) as made:
         assert made == ("old",)
     await asyncio.to_thread(_closing, move, "billing", 0, Placement(Stage.ON), anna, "go")
@@ -219,3 +224,48 @@ def test_a_missing_path_or_requirement_fails_at_start_up_and_not_in_a_run():
 
 def test_a_path_may_name_a_method_of_a_class():
     assert resolve("tests.rollout.paths.Search.new") is paths.Search.new
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_reaching_legacy_is_counted_from_on_on_and_refused_once_the_seam_is_retired(anna):
+    adapter = FactoryAdapter(SEAMS, reach=lambda seam: asyncio.to_thread(_closing, reach_legacy, seam))
+
+    async def called():
+        async with adapter.use(BILLING, ANNA, LEGACY) as made:
+            return made
+
+    async def counted():
+        return await asyncio.to_thread(_closing, LegacyReach.objects.of, "billing")
+
+    assert await called() == ("old",)
+    assert (await counted()).calls == 0
+    await asyncio.to_thread(_closing, move, "billing", 0, Placement(Stage.ON), anna, "go")
+    assert await called() == ("old",)
+    await asyncio.to_thread(_closing, move, "billing", 1, Placement(Stage.RETIRED), anna, "done")
+    with pytest.raises(LegacyRetired, match=r"tests.rollout.paths.old_billing is not called any more: call tests"):
+        await called()
+    row = await counted()
+    assert (row.calls, row.refused) == (2, 1)
+    assert adapter.calls(BILLING, "legacy") == 2, "what was refused was not called"
+
+
+@pytest.mark.django_db
+def test_the_count_of_legacy_calls_begins_anew_when_the_seam_comes_to_on(anna):
+    move("billing", 0, Placement(Stage.ON), anna, "go")
+    reach_legacy(BILLING)
+    reach_legacy(BILLING)
+    assert LegacyReach.objects.of("billing").calls == 2
+    move("billing", 1, Placement(Stage.OFF), anna, "back")
+    reach_legacy(BILLING)
+    assert LegacyReach.objects.of("billing").calls == 2
+    move("billing", 2, Placement(Stage.ON), anna, "again")
+    assert LegacyReach.objects.of("billing").calls == 0
+
+
+@pytest.mark.django_db
+def test_at_retired_even_a_denied_user_is_served_by_the_factory(adapter, anna):
+    DeniedUser.objects.create(seam="billing", user_id=1, by_name="ben", why="show")
+    move("billing", 0, Placement(Stage.ON), anna, "go")
+    assert adapter.choose_paths(ANNA)["billing"].path == "legacy"
+    move("billing", 1, Placement(Stage.RETIRED), anna, "done")
+    assert adapter.choose_paths(ANNA)["billing"].path == "factory"

@@ -101,7 +101,7 @@ def test_a_wish_that_the_new_stage_does_not_allow_is_still_answered(client, ben)
         ("ramp", "", "needs a share"),
         ("on", "50", "a share belongs to the stage ramp"),
         ("ramp", "101", "less than or equal to 100"),
-        ("shadow", "", "Select a valid choice"),
+        ("retired", "", "Select a valid choice"),
         ("nonsense", "", "Select a valid choice"),
     ],
 )

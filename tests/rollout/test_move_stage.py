@@ -32,7 +32,7 @@ def test_machines_get_one_json_object(capsys):
         (["billing", "off", "--reason", "again"], "IllegalMove"),
         (["billing", "on", "--reason", " "], "ReasonMissing"),
         (["billing", "ramp", "--reason", "go"], "IllegalShare"),
-        (["billing", "shadow", "--reason", "go"], "IllegalMove"),
+        (["billing", "retired", "--reason", "go"], "IllegalMove"),
         (["billing", "on", "--reason", "go", "--expected-version", "3"], "StaleStage"),
     ],
 )

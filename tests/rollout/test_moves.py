@@ -5,9 +5,9 @@ import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.db import IntegrityError, connections, transaction
 
-from apps.rollout.audit import AppendOnly, Move
+from apps.rollout.audit import Act, AppendOnly, Move
 from apps.rollout.models import Flag
-from apps.rollout.moves import MOVE_STAGE, RIGHTS, MoveNotAllowed, acknowledge, move, operator, person
+from apps.rollout.moves import MOVE_STAGE, RIGHTS, MoveNotAllowed, acknowledge, move, operator, person, reshuffle
 from apps.rollout.seams import UnknownSeam
 from apps.rollout.stages import (
     IllegalMove,
@@ -24,6 +24,7 @@ from apps.rollout.stages import (
 RAMP = Placement.of(Stage.RAMP, Decimal(25))
 ON = Placement(Stage.ON)
 OFF = Placement(Stage.OFF)
+RETIRED = Placement(Stage.RETIRED)
 GUARD = Mover(MoverKind.AUTOMATION, "guardrail")
 
 
@@ -79,7 +80,7 @@ def test_the_salt_stays_when_a_seam_goes_down_and_up_again(anna):
     [
         ("billing", 0, RAMP, "  ", ReasonMissing),
         ("billing", 0, OFF, "again", IllegalMove),
-        ("billing", 0, Placement(Stage.SHADOW), "compare", IllegalMove),
+        ("ranking", 0, Placement(Stage.SHADOW), "compare", IllegalMove),
         ("search", 0, Placement(Stage.RETIRED), "done", IllegalMove),
         ("billing", 7, RAMP, "seen in a dream", StaleStage),
         ("nowhere", 0, RAMP, "start", UnknownSeam),
@@ -93,9 +94,66 @@ def test_a_refused_move_changes_nothing(anna, seam, version, to, why, refusal):
 
 
 @pytest.mark.django_db
-def test_shadow_is_refused_with_what_it_waits_for(anna):
-    with pytest.raises(IllegalMove, match="no shadow runner is installed"):
-        move("billing", 0, Placement(Stage.SHADOW), anna, "compare")
+def test_a_seam_that_cannot_be_replayed_is_refused_shadow_with_the_reason(anna):
+    with pytest.raises(IllegalMove, match="ranking cannot go to shadow: it is not declared `replayable`"):
+        move("ranking", 0, Placement(Stage.SHADOW), anna, "compare")
+    move("billing", 0, Placement(Stage.SHADOW), anna, "compare")
+    assert (Flag.objects.get().stage, Flag.objects.get().everyone) == ("shadow", False)
+
+
+@pytest.mark.django_db
+def test_a_seam_is_retired_when_nothing_pinned_on_legacy_is_under_way_and_goes_back_to_on_alone(anna):
+    with pytest.raises(IllegalMove, match="3 pieces of work that are pinned on legacy are under way"):
+        move("search", 0, RETIRED, anna, "done")
+    with pytest.raises(IllegalMove, match="names no `open_work`"):
+        move("ranking", 0, RETIRED, anna, "done")
+    move("billing", 0, ON, anna, "up")
+    move("billing", 1, RETIRED, anna, "done")
+    with pytest.raises(IllegalMove, match="from retired go to: on"):
+        move("billing", 2, OFF, anna, "down")
+    assert move("billing", 2, ON, anna, "not yet").went_to == ON
+
+
+@pytest.mark.django_db
+def test_a_move_down_wins_over_moves_up_that_overtook_it(anna, ben):
+    move("billing", 0, RAMP, anna, "start")
+    move("billing", 1, Placement.of(Stage.RAMP, Decimal(50)), anna, "more")
+    move("billing", 2, ON, anna, "all")
+    row = move("billing", 1, OFF, ben, "it fails")
+    assert (row.came_from, row.went_to, row.version) == (ON, OFF, 4)
+    with pytest.raises(StaleStage, match="moved by ben: it fails"):
+        move("billing", 3, Placement.of(Stage.RAMP, Decimal(50)), anna, "somewhat less")
+
+
+@pytest.mark.django_db
+def test_what_was_no_move_down_for_who_asked_does_not_win(anna, ben):
+    move("billing", 0, RAMP, anna, "start")
+    move("billing", 1, ON, anna, "all")
+    with pytest.raises(StaleStage):
+        move("billing", 1, Placement.of(Stage.RAMP, Decimal(50)), ben, "a little more")
+    assert Flag.objects.get().placement == ON
+
+
+@pytest.mark.django_db
+def test_a_reshuffle_is_an_act_of_its_own_that_draws_other_users_and_keeps_the_stage(anna, make_user):
+    with pytest.raises(IllegalMove, match="never moved"):
+        reshuffle("billing", 0, anna, "others")
+    move("billing", 0, RAMP, anna, "start")
+    before = Flag.objects.get().salt
+    with pytest.raises(StaleStage):
+        reshuffle("billing", 0, anna, "others")
+    with pytest.raises(MoveNotAllowed):
+        reshuffle("billing", 1, person(make_user("nobody")), "others")
+    row = reshuffle("billing", 1, anna, "others")
+    assert (row.act, row.version, row.came_from, row.went_to) == (Act.RESHUFFLE, 2, RAMP, RAMP)
+    assert Flag.objects.get().salt not in {"", before}
+    assert Flag.objects.get().placement == RAMP
+
+
+@pytest.mark.django_db
+def test_the_numbers_that_a_mover_saw_are_kept_in_the_trail(anna):
+    assert move("billing", 0, RAMP, anna, "start", {"clean": 65}).numbers == {"clean": 65}
+    assert Move.objects.get().numbers == {"clean": 65}
 
 
 @pytest.mark.django_db
