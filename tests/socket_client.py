@@ -33,6 +33,7 @@ class Client:
         self.bye: dict[str, Any] | None = None
         self.close_code: int | None = None
         self.resets: list[dict[str, Any]] = []
+        self.history: list[dict[str, Any]] = []  # what it did and was sent, for `apps.operations.histories`
         self.connections = 0
         self._socket: ClientConnection | None = None
         self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
@@ -78,7 +79,12 @@ class Client:
             return
         assert self.hello["type"] == "hello", self.hello
         subscribe = {"type": "subscribe"} | ({"after": self.position} if self.position else {})
+        self._note("subscribed", after=self.position or self.hello["head"])
         await self._socket.send(json.dumps(subscribe))
+
+    def _note(self, what: str, **fields: Any) -> None:
+        name = f"{self.hello['user']['name']}-{id(self)}"
+        self.history.append({"client": name, "user": self.hello["user"]["id"], "what": what, **fields})
 
     async def listen(self) -> None:
         """Apply frames until the socket closes."""
@@ -95,6 +101,7 @@ class Client:
     async def _frame(self, frame: dict[str, Any]) -> None:
         match frame["type"]:
             case "events":
+                self._note("events", events=frame["events"], position=frame["position"])
                 self._apply(frame)
                 ended = any(e["event"]["type"] in ("RUN_FINISHED", "RUN_ERROR") for e in frame["events"])
                 if ended or self.seq - self.acked >= ACK_EVENTS:
@@ -102,6 +109,7 @@ class Client:
                     # The server may have closed already, with frames on the way that still are to be read.
                     with contextlib.suppress(ConnectionClosed):
                         await self.send({"type": "ack", "seq": self.seq})
+                        self._note("acked", seq=self.seq)
             case "reply":
                 waiting = self._replies.pop(frame["id"], None)
                 if waiting is not None and not waiting.done():
@@ -111,6 +119,7 @@ class Client:
                 await self.send({"type": "pong", "t": frame["t"], "acked": self.seq})
             case "reset":
                 self.resets.append(frame)
+                self._note("reset", head=frame["head"])
                 self.position = frame["head"]
                 self.seq = self.acked = int(frame["head"].split(".")[1])
                 await self.send({"type": "subscribe", "after": self.position})

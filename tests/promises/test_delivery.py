@@ -1,6 +1,7 @@
 """Every event reaches its user once, in order, though sockets drop at random moments; and nobody else."""
 
 import asyncio
+import json
 import random
 
 from tests.serving import serving
@@ -28,7 +29,7 @@ async def listen_through_drops(client: Client, chance: random.Random, run_ids: l
             cut.cancel()
 
 
-async def test_fifty_users_lose_nothing_see_nothing_twice_and_nothing_of_each_other(server, time_budget):
+async def test_fifty_users_lose_nothing_see_nothing_twice_and_nothing_of_each_other(server, time_budget, tmp_path):
     seed = time_budget("soak").seed
     names = [f"user{n}" for n in range(USERS)]
     tokens = server.tokens(names)
@@ -47,8 +48,14 @@ async def test_fifty_users_lose_nothing_see_nothing_twice_and_nothing_of_each_ot
         for run_id in run_ids:
             assert client.text(run_id) == "".join(f"{i}:of-{client.name} " for i in range(DELTAS))
             assert [event["type"] for event in client.terminals(run_id)] == ["RUN_FINISHED"]
+        client._note("done")
         foreign = {entry["run_id"] for entry in client.seen} - set(run_ids) - {None}
         assert not foreign, f"{client.name} saw runs of {[everyones[run_id].name for run_id in foreign]}"
+    file = tmp_path / "history.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for client in clients for line in client.history))
+    judged = server.manage("check_history", str(file))
+    assert judged.returncode == 0, judged.stdout + judged.stderr
+    assert f"{sum(len(client.seen) for client in clients)} events to {USERS} clients" in judged.stdout
 
 
 async def test_a_second_tab_and_a_late_tab_see_the_same_events(server):
