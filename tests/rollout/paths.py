@@ -38,7 +38,6 @@ BILLING = Seam(
     legacy="tests.rollout.paths.old_billing",
     factory="tests.rollout.paths.new_billing",
     scope=Scope.RUN,
-    replayable=True,
     open_work="tests.rollout.paths.no_open_work",
 )
 SEARCH = Seam(
@@ -56,6 +55,7 @@ RANKING = Seam(
     factory="tests.rollout.paths.new_billing",
     scope=Scope.RUN,
     default_stage=Stage.ON,
+    replayable=True,
     requires=("search",),
 )
 
