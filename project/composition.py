@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from django.conf import settings
+from django.db import connection
 
 from apps.agents.builtin_tools import ThreadHit, ThreadSearch, builtin_tools
 from apps.agents.provider import ModelProvider
@@ -22,7 +23,6 @@ from apps.chat.conversation import Conversation
 from apps.chat.folding import MessageFold
 from apps.chat.history import history_within
 from apps.chat.search import search_threads
-from apps.chat.snapshot import needed_from
 from apps.execution.apps import execution_config
 from apps.execution.attempt import OpenBridge, OpenEngine
 from apps.execution.context import UserExecutionContext
@@ -35,13 +35,14 @@ from apps.operations.census import Counted, census_of
 from apps.operations.health import Readiness, condition_check, database_check, layer_check
 from apps.operations.heartbeat import Heartbeat
 from apps.operations.metrics import Metrics
+from apps.operations.upkeep import Upkeep
 from apps.realtime.bridge import RunBridge, WebSocketBridgeFactory
 from apps.realtime.database import DatabaseThreads
+from apps.realtime.epochs import WENT_BACK
 from apps.realtime.log import EventLog
 from apps.realtime.periodic import Periodic
 from apps.realtime.pool import WebSocketConnectionPool
 from apps.realtime.reader import PageReader, read_heads
-from apps.realtime.retention import RetentionKeeper
 from apps.realtime.values import RunLease
 from apps.rollout.adapter import FactoryAdapter
 from apps.rollout.reach import reach_legacy
@@ -56,6 +57,7 @@ from project.limits import (
     pool_limits,
     retention_limits,
     run_limits,
+    witness_file,
 )
 from project.seams import BRIDGE_SEAM, ENGINE_SEAM, SEAMS
 from project.version import VERSION
@@ -134,9 +136,9 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     runs = _run_service(configuration, log, adapter, agents, fold)
     conversation = Conversation(runs=runs, log=log, limits=chat_limits(configuration))
     executor = _executor(configuration, database, runs, log, agents, provider, adapter, toolbox)
-    keeper = RetentionKeeper(database, retention_limits(configuration), needed_from)
+    upkeep = Upkeep(database, retention_limits(configuration), witness_file(configuration, connection.settings_dict))
     counted: dict[str, Counted] = {"executor": executor, "engines": engines, "pool": pool, "log": log, "reader": reader}
-    census = census_of(**counted, retention=keeper, database=database)
+    census = census_of(**counted, upkeep=upkeep, database=database)
 
     parts: tuple[AbstractAsyncContextManager[Any], ...] = (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
@@ -145,7 +147,8 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         reader,
         pool,
         executor,
-        *_jobs(configuration, database, conversation, keeper),
+        upkeep,
+        Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
     )
     for part in parts:
         await stack.enter_async_context(part)
@@ -163,7 +166,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         runs=runs,
         executor=executor,
         conversation=conversation,
-        readiness=_readiness(database, pool, log, executor),
+        readiness=_readiness(database, pool, log, executor, upkeep),
         metrics=Metrics(census, kind=kind, version=VERSION) if configuration.metrics else None,
     )
 
@@ -180,15 +183,6 @@ def _opened_log(
         fold=fold,
         may_receive_leaks=_served_by_legacy(adapter),
         prepare=fold.prepare,
-    )
-
-
-def _jobs(
-    configuration: Configuration, database: DatabaseThreads, conversation: Conversation, keeper: RetentionKeeper
-) -> tuple[Periodic, ...]:
-    return (
-        Periodic("retention", configuration.retention_s, keeper.turn),
-        Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
     )
 
 
@@ -297,7 +291,7 @@ def _served_by_legacy(adapter: FactoryAdapter) -> Callable[[frozenset[UserId]], 
 
 
 def _readiness(
-    database: DatabaseThreads, pool: WebSocketConnectionPool, log: EventLog, executor: Executor
+    database: DatabaseThreads, pool: WebSocketConnectionPool, log: EventLog, executor: Executor, upkeep: Upkeep
 ) -> Readiness:
     return Readiness(
         {
@@ -305,6 +299,7 @@ def _readiness(
             "layer": layer_check("default"),
             "writer": condition_check(lambda: log.is_open, "the log's writer has stopped"),
             "executor": condition_check(lambda: executor.is_alive, "the executor has stopped"),
+            "history": condition_check(lambda: upkeep.history_is_intact, WENT_BACK),
             "drain": condition_check(lambda: not pool.draining, "the process is draining"),
         },
         timeout_s=_READY_S,

@@ -62,6 +62,7 @@ class Configuration:
     retention_s: float = _bound(5.0, "seconds", "between two turns of trimming and erasing, of all processes together")
     retention_step_rows: int = _bound(256, "rows", "rows that one transaction of a turn trims or looks at")
     retention_steps: int = _bound(200, "transactions", "transactions of one turn")
+    witness_file: str = _bound("", "path", "remembers how far the database was; empty: beside SQLite's file")
 
     # runs
     open_runs_per_user: int = _bound(20, "runs", "queued, running and waiting runs of one user")

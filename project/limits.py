@@ -1,5 +1,9 @@
 """The bounds of each part, out of the one list: what `Configuration` holds, in the words of the part that obeys it."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from apps.agents.provider import ModelSettings
 from apps.chat.conversation import ChatLimits
 from apps.chat.history import HistoryLimits
@@ -117,3 +121,12 @@ def model_settings(bounds: Configuration) -> ModelSettings:
         api_key=bounds.model_api_key,
         timeout_s=bounds.model_timeout_s,
     )
+
+
+def witness_file(bounds: Configuration, database: Mapping[str, Any]) -> Path | None:
+    """Where a process remembers how far the database was. None: in memory alone, as nobody named a file."""
+    if bounds.witness_file:
+        return Path(bounds.witness_file)
+    name = str(database["NAME"])
+    in_file = database["ENGINE"] == "project.sqlite" and not name.startswith((":memory:", "file:"))
+    return Path(f"{name}.witness") if in_file else None
