@@ -157,9 +157,11 @@ class RunService:
                 return claimed
 
     def cancel_requests(self, run_ids: Iterable[RunId]) -> list[RunId]:
-        """Those of these running runs that were asked to stop, for a wake-up that was lost."""
-        asked = Run.objects.running().filter(pk__in=list(run_ids), cancel_requested=True)
-        return [RunId(run_id) for run_id in asked.values_list("pk", flat=True)]
+        """Those of these runs that were asked to stop, or are over (their user was deleted), for a lost wake-up."""
+        asked = list(run_ids)
+        going_on = Run.objects.running().filter(pk__in=asked, cancel_requested=False)
+        wanted = set(going_on.values_list("pk", flat=True))
+        return [run_id for run_id in asked if run_id not in wanted]
 
     def recover(self) -> int:
         """End the runs that a dead process left running; returns how many."""

@@ -3,9 +3,14 @@
 from typing import ClassVar, override
 
 from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.models import User
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from apps.operations.deletion import begin_deletion
 from apps.operations.models import ProcessReport
+from apps.vocabulary import UserId
 
 
 @admin.register(ProcessReport)
@@ -35,3 +40,22 @@ class ProcessReportAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic
     def has_delete_permission(self, request: HttpRequest, obj: ProcessReport | None = None) -> bool:
         """Nobody deletes one by hand."""
         return False
+
+
+admin.site.unregister(User)
+
+
+@admin.register(User)
+class TurnoutUserAdmin(UserAdmin):  # type: ignore[type-arg]  # generic in the stubs only
+    """Django's own, but that deleting a user deletes what is theirs: the same calls as `manage.py delete_user`."""
+
+    @override
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        """The first commit; a running server goes on with the steps."""
+        begin_deletion(UserId(obj.pk))
+
+    @override
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        """As `delete_model`, for each in a transaction of its own."""
+        for user_id in queryset.order_by("pk").values_list("pk", flat=True):
+            begin_deletion(UserId(user_id))

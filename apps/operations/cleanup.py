@@ -18,7 +18,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from apps.agents.base import TokenCount
-from apps.chat.models import ApiToken, CommandReceipt, Message, Thread
+from apps.chat.models import ApiToken, CommandReceipt, Thread
 from apps.chat.snapshot import needed_from
 from apps.execution.lifecycle import interrupted
 from apps.execution.models import Run, UserBudget
@@ -26,10 +26,11 @@ from apps.execution.recovery import Recovery
 from apps.execution.states import RunStatus
 from apps.operations.auditing import Audit, Check, Tally
 from apps.operations.census import held
+from apps.operations.deletion import begin_deletion, delete_now, owned_models
 from apps.operations.models import ProcessReport
 from apps.realtime.erasing import begin_erasure, erase_step, says_something
 from apps.realtime.log import EventLog
-from apps.realtime.models import Erasure, RunLedger, Segment, Stream
+from apps.realtime.models import Erasure, RunLedger, Segment, Stream, Tombstone
 from apps.realtime.retention import RetentionLimits, overdue_streams, rows_due, trim_step
 from apps.vocabulary import RunId, ThreadId, UserId
 
@@ -38,6 +39,7 @@ WITH_LEDGER_OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)  # a waiting run has it
 FIX = "run it with --fix"
 CHUNK = 500  # rows and users looked at together
 ERASED_WITHIN = timedelta(minutes=10)  # an erasure that takes its steps is no finding before
+DELETED_WITHIN = timedelta(minutes=10)  # nor is a deletion
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,20 +225,20 @@ class Cleanup:
                 pass
 
     def _rows_of_nobody(self) -> Tally:
-        kinds = _rows_of_nobody()
+        kinds = owned_models()
         tally = Tally("kinds of rows", seen=len(kinds))
-        for kind, rows in kinds.items():
-            if number := rows.count():
-                tally.add_wrong(f"{number} {kind}")
+        for kind in kinds:
+            if number := _of_nobody(kind).count():
+                tally.add_wrong(f"{number} {kind._meta.verbose_name_plural}")  # noqa: SLF001 - Django's own public name
+        at_work = Tombstone.objects.filter(finished_at=None).count()
+        tally.note = f"{at_work} users are being deleted" if at_work else ""
         return tally
 
     def _delete_rows_of_nobody(self) -> None:
-        # First nothing more may be written, then what was written goes.
-        for ledger in _of_nobody(RunLedger.objects.filter(is_open=True)):
-            with transaction.atomic():
-                self._log.close_run(ledger.owner, RunId(ledger.pk))
-        for rows in _rows_of_nobody().values():
-            rows.delete()
+        users = {user_id for kind in owned_models() for user_id in _of_nobody(kind).values_list("user_id", flat=True)}
+        for user_id in sorted(users):
+            begin_deletion(UserId(user_id))
+            delete_now(UserId(user_id), CHUNK)
 
 
 def _ledgers_left_open() -> QuerySet[RunLedger]:
@@ -303,23 +305,13 @@ def _entries_of(user_id: int, thread_id: str) -> Iterator[Mapping[str, Any]]:
         yield from (entry for entry in orjson.loads(row.payload) if entry["thread_id"] == thread_id)
 
 
-def _rows_of_nobody() -> Mapping[str, QuerySet[Any]]:
-    """Rows of users who are no more, by kind, in the order in which they may be deleted."""
-    return {
-        "messages": _of_nobody(Message.objects.all()),
-        "threads": _of_nobody(Thread.objects.all()),
-        "command receipts": _of_nobody(CommandReceipt.objects.all()),
-        "tokens": _of_nobody(ApiToken.objects.all()),
-        "runs": _of_nobody(Run.objects.all()),
-        "ledgers": _of_nobody(RunLedger.objects.all()),
-        "log rows": _of_nobody(Segment.objects.all()),
-        "streams": _of_nobody(Stream.objects.all()),
-        "budgets": _of_nobody(UserBudget.objects.all()),
-    }
-
-
-def _of_nobody[Row: Model](rows: QuerySet[Row]) -> QuerySet[Row]:
-    return rows.filter(~Exists(get_user_model().objects.filter(pk=OuterRef("user_id"))))
+def _of_nobody(kind: type[Model]) -> QuerySet[Any]:
+    """Rows of users who are no more, and whose deletion is not under way."""
+    user = get_user_model().objects.filter(pk=OuterRef("user_id"))
+    deleted_now = Tombstone.objects.filter(
+        pk=OuterRef("user_id"), finished_at=None, asked_at__gt=Now() - DELETED_WITHIN
+    )
+    return kind._default_manager.filter(~Exists(user), ~Exists(deleted_now))  # noqa: SLF001 - Django's own public name
 
 
 def _moment(moment: datetime | None) -> str:

@@ -1,4 +1,5 @@
-"""What a process does for the deployment beside serving: keep the log within its bounds, and watch over its history.
+"""What a process does for the deployment beside serving: keep the log within its bounds, delete to the end,
+and watch over its history.
 
 One part, so that the composition root opens one thing; each job is a `Periodic`, which outlives a failing turn.
 """
@@ -10,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from apps.chat.snapshot import needed_from
+from apps.operations.deletion import DeletionKeeper
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.epochs import Witness
 from apps.realtime.periodic import Periodic
@@ -22,11 +24,13 @@ class Upkeep:
     def __init__(self, database: DatabaseThreads, retention: RetentionLimits, witness_file: Path | None) -> None:
         self._every_s = retention.every_s
         self._keeper = RetentionKeeper(database, retention, needed_from)
+        self._deletions = DeletionKeeper(database, retention.every_s, retention.step_rows, retention.steps)
         self._witness = Witness(database, witness_file)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        for name, turn in (("retention", self._keeper.turn), ("witness", self._witness.look)):
+        jobs = {"retention": self._keeper.turn, "deletion": self._deletions.turn, "witness": self._witness.look}
+        for name, turn in jobs.items():
             await self._stack.enter_async_context(Periodic(name, self._every_s, turn))
         return self
 
@@ -42,4 +46,4 @@ class Upkeep:
 
     def census(self) -> Mapping[str, int]:
         """Counts for the process report."""
-        return self._keeper.census()
+        return {**self._keeper.census(), "rows_of_deleted_users_total": self._deletions.removed}

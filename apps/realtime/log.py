@@ -23,12 +23,12 @@ from apps.realtime.commit import CommitResult, Committer, Participant
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.erasing import begin_erasure, erase_step
 from apps.realtime.group_commit import FlushLimits, GroupCommit
-from apps.realtime.models import RunLedger, Segment, Stream
+from apps.realtime.models import RunLedger, Segment, Stream, Tombstone
 from apps.realtime.publisher import PublisherLimits, RunEventPublisher
 from apps.realtime.redaction import ToolRedaction, storable_event
 from apps.realtime.segments import SegmentLimits
 from apps.realtime.values import LogEntry, LoggedPart, Page, RunLease
-from apps.vocabulary import Position, RunId, ThreadId, UserId
+from apps.vocabulary import ErrorCode, Position, Refusal, RunId, ThreadId, UserId
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,10 @@ class EventLog:
     # -- a stream; inside the caller's transaction
 
     def append(self, user_id: UserId, entries: Sequence[LogEntry]) -> Position:
-        """Append events to this user's stream; tabs are told after the commit. Returns the position after them."""
+        """Append events to this user's stream; tabs are told after the commit. Returns the position after them.
+
+        Raises Refusal(unavailable) for a user who was deleted.
+        """
         now = time.time()
         encoded = [
             encode_entry(
@@ -154,6 +157,9 @@ class EventLog:
             for entry in entries
         ]
         pages = append_rows([Appended(user_id, encoded)], self._limits.segment)
+        # Asked under the stream's lock, which a deletion takes too: whoever comes second sees what the first has done.
+        if Tombstone.objects.filter(pk=user_id).exists():
+            raise Refusal(ErrorCode.UNAVAILABLE, "this account was deleted; nothing is written for it any more")
         if self._audience is not None:
             transaction.on_commit(partial(self._audience.show, pages))
         return pages[0].position
