@@ -32,13 +32,14 @@ from apps.execution.factory import ExecutionEngineFactory
 from apps.execution.service import RunService
 from apps.execution.settlement import Settlement
 from apps.operations.census import Counted, census_of
-from apps.operations.health import Readiness, condition_check, database_check, layer_check
+from apps.operations.health import Readiness, condition_check, database_check
 from apps.operations.heartbeat import Heartbeat
 from apps.operations.metrics import Metrics
 from apps.operations.upkeep import Upkeep
 from apps.realtime.bridge import RunBridge, WebSocketBridgeFactory
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.epochs import WENT_BACK
+from apps.realtime.hints import Hints
 from apps.realtime.log import EventLog
 from apps.realtime.periodic import Periodic
 from apps.realtime.pool import WebSocketConnectionPool
@@ -48,9 +49,11 @@ from apps.rollout.adapter import FactoryAdapter
 from apps.rollout.reach import reach_legacy
 from apps.vocabulary import Identity, PinnedPaths, UserId, new_id
 from project.configuration import Configuration
+from project.layers import disconnecting, own_layer
 from project.limits import (
     chat_limits,
     connection_limits,
+    hint_limits,
     history_limits,
     log_limits,
     model_settings,
@@ -126,7 +129,8 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     reader = PageReader(database)
     pool = _pool(configuration, database)
     toolbox = Toolbox(builtin_tools(search=_search(database)))
-    log = EventLog(log_limits(configuration), pool, toolbox.public_fields)
+    hints = _hints(configuration, pool, process_id)
+    log = EventLog(log_limits(configuration), hints, toolbox.public_fields)
     bridges = WebSocketBridgeFactory(pool, reader, connection_limits(configuration))
     engines = ExecutionEngineFactory(run_limits(configuration))
     adapter = _adapter(database, engines, bridges)
@@ -138,11 +142,12 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     executor = _executor(configuration, database, runs, log, agents, provider, adapter, toolbox)
     upkeep = Upkeep(database, retention_limits(configuration), witness_file(configuration, connection.settings_dict))
     counted: dict[str, Counted] = {"executor": executor, "engines": engines, "pool": pool, "log": log, "reader": reader}
-    census = census_of(**counted, upkeep=upkeep, database=database)
+    census = census_of(**counted, hints=hints, upkeep=upkeep, database=database)
 
     parts: tuple[AbstractAsyncContextManager[Any], ...] = (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
         provider,
+        hints,  # before the log, which on closing commits what waits, and has that told
         _opened_log(log, database, fold, adapter),
         reader,
         pool,
@@ -166,7 +171,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         runs=runs,
         executor=executor,
         conversation=conversation,
-        readiness=_readiness(database, pool, log, executor, upkeep),
+        readiness=_readiness(database, pool, log, executor, upkeep, hints),
         metrics=Metrics(census, kind=kind, version=VERSION) if configuration.metrics else None,
     )
 
@@ -183,6 +188,17 @@ def _opened_log(
         fold=fold,
         may_receive_leaks=_served_by_legacy(adapter),
         prepare=fold.prepare,
+    )
+
+
+def _hints(configuration: Configuration, pool: WebSocketConnectionPool, process_id: str) -> Hints:
+    layer = own_layer("default")
+    return Hints(
+        pool,
+        layer,
+        process_id=process_id,
+        limits=hint_limits(configuration),
+        disconnect=disconnecting(layer),
     )
 
 
@@ -291,16 +307,26 @@ def _served_by_legacy(adapter: FactoryAdapter) -> Callable[[frozenset[UserId]], 
 
 
 def _readiness(
-    database: DatabaseThreads, pool: WebSocketConnectionPool, log: EventLog, executor: Executor, upkeep: Upkeep
+    database: DatabaseThreads,
+    pool: WebSocketConnectionPool,
+    log: EventLog,
+    executor: Executor,
+    upkeep: Upkeep,
+    hints: Hints,
 ) -> Readiness:
     return Readiness(
         {
             "database": database_check(database),
-            "layer": layer_check("default"),
             "writer": condition_check(lambda: log.is_open, "the log's writer has stopped"),
             "executor": condition_check(lambda: executor.is_alive, "the executor has stopped"),
             "history": condition_check(lambda: upkeep.history_is_intact, WENT_BACK),
             "drain": condition_check(lambda: not pool.draining, "the process is draining"),
+        },
+        degrading={
+            "layer": condition_check(
+                lambda: hints.is_connected,
+                "no word comes back; events of other processes are found by the poll",
+            )
         },
         timeout_s=_READY_S,
     )

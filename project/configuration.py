@@ -64,6 +64,11 @@ class Configuration:
     retention_steps: int = _bound(200, "transactions", "transactions of one turn")
     witness_file: str = _bound("", "path", "remembers how far the database was; empty: beside SQLite's file")
 
+    hint_beat_s: float = _bound(1.0, "seconds", "between two signs of life of a process on the channel layer")
+    hint_silence_s: float = _bound(3.0, "seconds", "a process that does not hear itself joins the channel layer anew")
+    hint_timeout_s: float = _bound(1.0, "seconds", "one message to the channel layer")
+    hint_users: int = _bound(10_000, "users", "users with events that other processes were not told of yet")
+
     # runs
     open_runs_per_user: int = _bound(20, "runs", "queued, running and waiting runs of one user")
     run_slots_per_user: int = _bound(3, "runs", "running runs of one user, over all processes")
@@ -121,6 +126,7 @@ class Configuration:
             (self.event_bytes <= self.publisher_bytes, "event_bytes <= publisher_bytes"),
             (self.run_bytes <= self.log_bytes_per_user, "run_bytes <= log_bytes_per_user"),
             (self.flush_window_min_ms <= self.flush_window_max_ms, "flush_window_min_ms <= flush_window_max_ms"),
+            (2 * self.hint_beat_s < self.hint_silence_s, "2 * hint_beat_s < hint_silence_s"),
             (self.run_slots_per_user <= self.open_runs_per_user, "run_slots_per_user <= open_runs_per_user"),
             (self.run_slots_per_user <= self.run_slots, "run_slots_per_user <= run_slots"),
             (

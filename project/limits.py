@@ -10,6 +10,7 @@ from apps.chat.history import HistoryLimits
 from apps.execution.limits import RunLimits
 from apps.realtime.connection import ConnectionLimits
 from apps.realtime.group_commit import FlushLimits
+from apps.realtime.hints import HintLimits
 from apps.realtime.log import LogLimits
 from apps.realtime.pool import PoolLimits
 from apps.realtime.protocol import Limits, Window
@@ -48,6 +49,16 @@ def log_limits(bounds: Configuration) -> LogLimits:
             run_events=bounds.run_events,
             run_bytes=bounds.run_bytes,
         ),
+    )
+
+
+def hint_limits(bounds: Configuration) -> HintLimits:
+    """How processes tell each other of commits."""
+    return HintLimits(
+        beat_s=bounds.hint_beat_s,
+        silence_s=bounds.hint_silence_s,
+        timeout_s=bounds.hint_timeout_s,
+        users=bounds.hint_users,
     )
 
 

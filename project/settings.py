@@ -206,7 +206,12 @@ LOGGING: dict[str, Any] = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {"daphne": {"level": "WARNING"}, "axes": {"level": "WARNING"}, "django.tasks": {"level": "WARNING"}},
+    "loggers": {
+        "daphne": {"level": "WARNING"},
+        "axes": {"level": "WARNING"},
+        "django.tasks": {"level": "WARNING"},
+        "channels_redis": {"level": "CRITICAL"},  # a traceback a second in an outage; the hints say it in one line
+    },
 }
 
 # The rooms that can be deleted are named here, by dotted path, and imported nowhere.

@@ -6,9 +6,9 @@ Django calls views without arguments of ours, so this file is one of the few tha
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol, cast
 
-from channels.layers import get_channel_layer
 from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
@@ -29,16 +29,30 @@ Check = Callable[[], Awaitable[None]]
 
 
 class Readiness:
-    """All checks of a process, asked side by side, each within `timeout_s` seconds."""
+    """All checks of a process, asked side by side, each within `timeout_s` seconds.
 
-    def __init__(self, checks: Mapping[str, Check], timeout_s: float) -> None:
+    What fails of `degrading` is said, and is no reason to send work elsewhere: it fails in all processes at once, and
+    without it they serve as well, only slower.
+    """
+
+    def __init__(
+        self, checks: Mapping[str, Check], timeout_s: float, degrading: Mapping[str, Check] = MappingProxyType({})
+    ) -> None:
         self._checks = dict(checks)
+        self._degrading = dict(degrading)
         self._timeout_s = timeout_s
 
     async def failures(self) -> dict[str, str]:
         """What is not ready and why; empty when everything is."""
-        answers = await asyncio.gather(*(self._ask(name, check) for name, check in self._checks.items()))
-        return {name: why for name, why in zip(self._checks, answers, strict=True) if why is not None}
+        return await self._ask_all(self._checks)
+
+    async def degradations(self) -> dict[str, str]:
+        """What is missing, though work can be taken without it, and why."""
+        return await self._ask_all(self._degrading)
+
+    async def _ask_all(self, checks: Mapping[str, Check]) -> dict[str, str]:
+        answers = await asyncio.gather(*(self._ask(name, check) for name, check in checks.items()))
+        return {name: why for name, why in zip(checks, answers, strict=True) if why is not None}
 
     async def _ask(self, name: str, check: Check) -> str | None:
         try:
@@ -60,20 +74,6 @@ def database_check(database: DatabaseThreads) -> Check:
 
     async def check() -> None:
         await database.call(_select_one)
-
-    return check
-
-
-def layer_check(alias: str) -> Check:
-    """A message comes back from the channel layer `alias`, over which processes tell of new events."""
-
-    async def check() -> None:
-        layer = get_channel_layer(alias)
-        if layer is None:
-            raise NotReady(f"no channel layer {alias!r} is configured")
-        channel = await layer.new_channel("ready")
-        await layer.send(channel, {"type": "ready"})
-        await layer.receive(channel)
 
     return check
 
@@ -112,15 +112,19 @@ async def healthz(_request: HttpRequest) -> HttpResponse:
 @require_safe
 @never_cache
 async def readyz(_request: HttpRequest) -> HttpResponse:
-    """Status 200 if this process can take work, else 503 with the parts that cannot."""
+    """Status 200 if this process can take work, else 503 with the parts that cannot.
+
+    `degraded` names what is missing though work can be taken.
+    """
     services = _services()
     if services is None:
         failures = {"services": "not open; start the server with manage.py serve"}
-    else:
-        failures = await services.readiness.failures()
-    if failures:
         return JsonResponse({"status": "unavailable", "failed": failures}, status=503)
-    return JsonResponse({"status": "ok"})
+    failures, degraded = await asyncio.gather(services.readiness.failures(), services.readiness.degradations())
+    missing = {"degraded": degraded} if degraded else {}
+    if failures:
+        return JsonResponse({"status": "unavailable", "failed": failures, **missing}, status=503)
+    return JsonResponse({"status": "ok", **missing})
 
 
 @require_safe

@@ -7,7 +7,7 @@ import pytest
 from django.apps import apps
 from django.test import AsyncClient
 
-from apps.operations.health import NotReady, Readiness, condition_check, database_check, layer_check
+from apps.operations.health import Readiness, condition_check, database_check
 from apps.operations.metrics import Metrics
 from apps.realtime.database import DatabaseThreads
 
@@ -79,13 +79,12 @@ async def test_the_database_is_asked_through_the_threads_that_do_the_work():
         await database_check(database)()
 
 
-async def test_a_message_comes_back_from_the_layer():
-    await layer_check("default")()
-
-
-async def test_a_layer_that_is_not_configured_is_not_ready():
-    with pytest.raises(NotReady, match="no channel layer 'nowhere'"):
-        await layer_check("nowhere")()
+async def test_what_only_slows_a_process_down_is_named_and_takes_it_out_of_no_rotation(open_services):
+    silent = condition_check(lambda: False, "no word comes back")
+    open_services(readiness=Readiness({"a": fine}, timeout_s=5, degrading={"layer": silent, "b": fine}), metrics=None)
+    answer = await AsyncClient().get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ok", "degraded": {"layer": "no word comes back"}}
 
 
 async def test_metrics_are_off_unless_the_setting_allows_them(open_services, no_services):

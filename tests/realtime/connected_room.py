@@ -68,6 +68,9 @@ class ConnectedRoom:
     async def append(self, user: int, events: int = 1) -> None:
         await self.database.call(self._append, UserId(user), events)
 
+    async def head(self, user: int) -> int:
+        return (await self.database.call(read_heads, [UserId(user)])).get(UserId(user), 0)
+
     def _append(self, user_id: UserId, events: int) -> None:
         with transaction.atomic():
             self.log.append(user_id, [LogEntry(CustomEvent(name="n", value=n)) for n in range(events)])
