@@ -147,8 +147,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     parts: tuple[AbstractAsyncContextManager[Any], ...] = (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
         provider,
-        hints,  # before the log, which on closing commits what waits, and has that told
-        _opened_log(log, database, fold, adapter),
+        _opened_log(hints, log, database, fold, adapter),
         reader,
         pool,
         executor,
@@ -179,16 +178,19 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
 # -- parts that take more than a line
 
 
-def _opened_log(
-    log: EventLog, database: DatabaseThreads, fold: MessageFold, adapter: FactoryAdapter
-) -> AbstractAsyncContextManager[EventLog]:
-    return log.open(
+@asynccontextmanager
+async def _opened_log(
+    hints: Hints, log: EventLog, database: DatabaseThreads, fold: MessageFold, adapter: FactoryAdapter
+) -> AsyncIterator[None]:
+    opened = log.open(
         database,
         settle=Settlement(),
         fold=fold,
         may_receive_leaks=_served_by_legacy(adapter),
         prepare=fold.prepare,
     )
+    async with hints, opened:  # the log commits on closing what waits, and the hints tell it
+        yield
 
 
 def _hints(configuration: Configuration, pool: WebSocketConnectionPool, process_id: str) -> Hints:
