@@ -57,6 +57,7 @@ from project.limits import (
     history_limits,
     log_limits,
     model_settings,
+    plans,
     pool_limits,
     retention_limits,
     run_limits,
@@ -235,7 +236,8 @@ def _run_service(
         log=log,
         limits=run_limits(configuration),
         choose_paths=adapter.choose_paths,
-        known_agents=[agent.name for agent in agents.describe()],
+        known_agents={agent.name: agent.max_tokens for agent in agents.describe()},
+        plans=plans(configuration, settings.TURNOUT_PLAN),
         fold=fold,
     )
 

@@ -71,6 +71,8 @@ class Configuration:
 
     # runs
     open_runs_per_user: int = _bound(20, "runs", "queued, running and waiting runs of one user")
+    waiting_runs_per_user: int = _bound(10, "runs", "runs of one user that wait for an approval")
+    tokens_per_day: int = _bound(10_000_000, "tokens", "input and output of one user's runs in a day (UTC)")
     run_slots_per_user: int = _bound(3, "runs", "running runs of one user, over all processes")
     run_slots: int = _bound(200, "runs", "running runs of one process")
     queued_runs: int = _bound(10_000, "runs", "queued runs of all users")
@@ -95,6 +97,7 @@ class Configuration:
     # threads and messages
     threads_per_user: int = _bound(1_000, "threads", "threads of one user")
     messages_per_thread: int = _bound(2_000, "messages", "messages of one thread")
+    stored_bytes_per_user: int = _bound(268_435_456, "bytes", "text of all messages of one user")
     receipt_hours: int = _bound(24, "hours", "how long a command id is remembered")
 
     # agents
@@ -128,6 +131,7 @@ class Configuration:
             (self.flush_window_min_ms <= self.flush_window_max_ms, "flush_window_min_ms <= flush_window_max_ms"),
             (2 * self.hint_beat_s < self.hint_silence_s, "2 * hint_beat_s < hint_silence_s"),
             (self.run_slots_per_user <= self.open_runs_per_user, "run_slots_per_user <= open_runs_per_user"),
+            (self.waiting_runs_per_user <= self.open_runs_per_user, "waiting_runs_per_user <= open_runs_per_user"),
             (self.run_slots_per_user <= self.run_slots, "run_slots_per_user <= run_slots"),
             (
                 self.goodbye_s + self.cancel_timeout_s + 2 * self.cleanup_timeout_s < self.drain_timeout_s,

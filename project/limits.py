@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from django.utils.module_loading import import_string
+
 from apps.agents.provider import ModelSettings
 from apps.chat.conversation import ChatLimits
 from apps.chat.history import HistoryLimits
-from apps.execution.limits import RunLimits
+from apps.execution.limits import PlanLimits, Plans, RunLimits
 from apps.realtime.connection import ConnectionLimits
 from apps.realtime.group_commit import FlushLimits
 from apps.realtime.hints import HintLimits
@@ -17,7 +19,8 @@ from apps.realtime.protocol import Limits, Window
 from apps.realtime.publisher import PublisherLimits
 from apps.realtime.retention import RetentionLimits
 from apps.realtime.segments import SegmentLimits
-from project.configuration import Configuration
+from apps.vocabulary import Identity
+from project.configuration import Configuration, ConfigurationError
 
 
 def pool_limits(bounds: Configuration) -> PoolLimits:
@@ -96,7 +99,6 @@ def connection_limits(bounds: Configuration) -> ConnectionLimits:
 def run_limits(bounds: Configuration) -> RunLimits:
     """Runs of one user and of one process."""
     return RunLimits(
-        open_runs_per_user=bounds.open_runs_per_user,
         queued_runs=bounds.queued_runs,
         run_slots_per_user=bounds.run_slots_per_user,
         run_slots=bounds.run_slots,
@@ -109,17 +111,50 @@ def run_limits(bounds: Configuration) -> RunLimits:
     )
 
 
+def default_plan(bounds: Configuration) -> PlanLimits:
+    """What a user may hold and use, unless `TURNOUT_PLAN` says otherwise."""
+    return PlanLimits(
+        open_runs_per_user=bounds.open_runs_per_user,
+        waiting_runs_per_user=bounds.waiting_runs_per_user,
+        tokens_per_day=bounds.tokens_per_day,
+        threads_per_user=bounds.threads_per_user,
+        messages_per_thread=bounds.messages_per_thread,
+        stored_bytes_per_user=bounds.stored_bytes_per_user,
+    )
+
+
+def plans(bounds: Configuration, dotted_path: str) -> Plans:
+    """The one callable that knows every user's plan. Raises ConfigurationError for a path that names none."""
+    default = default_plan(bounds)
+    if not dotted_path:
+        return lambda _identity: default
+    try:
+        chosen = import_string(dotted_path)
+    except ImportError as error:
+        raise ConfigurationError(f"TURNOUT_PLAN is {dotted_path!r}, which cannot be imported: {error}") from error
+    if not callable(chosen):
+        raise ConfigurationError(
+            f"TURNOUT_PLAN names {dotted_path}, which is no callable (identity, default) -> limits"
+        )
+
+    def plan(identity: Identity) -> PlanLimits:
+        limits = chosen(identity, default)
+        if not isinstance(limits, PlanLimits):
+            raise TypeError(f"TURNOUT_PLAN's {dotted_path} gave a {type(limits).__name__}; it gives PlanLimits")
+        return limits
+
+    return plan
+
+
 def history_limits(bounds: Configuration) -> HistoryLimits:
     """What an agent is told of the conversation so far."""
     return HistoryLimits(messages=bounds.history_messages, size=bounds.history_bytes)
 
 
 def chat_limits(bounds: Configuration) -> ChatLimits:
-    """What one user may keep."""
+    """What every user may send and keep alike."""
     return ChatLimits(
         text_bytes=bounds.text_bytes,
-        threads_per_user=bounds.threads_per_user,
-        messages_per_thread=bounds.messages_per_thread,
         receipt_hours=bounds.receipt_hours,
     )
 

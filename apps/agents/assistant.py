@@ -40,7 +40,7 @@ class AssistantAgent(Agent):
     title = "Assistant"
     description = "Answers questions, calculates, knows dates, and finds your earlier conversations."
     restartable = True
-    max_tokens = 16_384
+    max_tokens = 131_072  # of some calls of the model, each of which reads the history again
 
     @override
     async def run(self, context: AgentContext, task: AgentInput) -> AsyncIterator[BaseEvent]:

@@ -44,6 +44,7 @@ class FaultyAgent(Agent):
     name = "faulty"
     title = "Faulty"
     description = "Misbehaves on request. Input: mode=raise after=3."
+    max_tokens = MAX_AFTER + 20_000  # a token a delta, and the words of the longest input
 
     block_s: ClassVar[float] = 5.0  # seconds that the loop stands still
     leak_s: ClassVar[float] = 60.0  # seconds that the left-over task lives

@@ -26,6 +26,7 @@ class MetronomeAgent(Agent):
     name = "metronome"
     title = "Metronome"
     description = "Counts at a steady pace. Input: count=10 interval_ms=100 tag=tick."
+    max_tokens = MAX_COUNT + 20_000  # a token a delta, and the words of the longest input
 
     @override
     async def run(self, context: AgentContext, task: AgentInput) -> AsyncIterator[BaseEvent]:

@@ -8,9 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 import orjson
 from django.contrib.auth.models import AbstractUser
-from django.db.models import Count, Q, Sum
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 from ninja import Path, Query, Status
 
 from apps.chat import export, problems, schemas
@@ -21,7 +19,6 @@ from apps.chat.http import FastJson, PrivateApi, SessionAccess, StrictJson, Toke
 from apps.chat.models import Thread
 from apps.chat.snapshot import read_snapshot
 from apps.execution.apps import execution_config
-from apps.execution.models import Run
 from apps.realtime.decoding import decode
 from apps.realtime.protocol import CloseCode, Limits, MalformedFrame, RefusedCommand, RunStart
 from apps.vocabulary import ErrorCode, Identity, MessageId, Refusal, RunId, ThreadId, UserId, new_id
@@ -132,8 +129,7 @@ def start_run(request: HttpRequest, body: schemas.RunIn) -> Status[dict[str, Any
 @api.get("/runs/{run_id}", response={200: schemas.RunOut, **_ONE_PROBLEMS}, tags=["runs"])
 def show_run(request: HttpRequest, run_id: RunKey) -> dict[str, Any]:
     """One run: how far it is, how it ended, what it used."""
-    described: dict[str, Any] = execution_config().services.runs.describe(_user_id(request), RunId(run_id))
-    return described
+    return _conversation().describe_run(_identity(request), RunId(run_id))
 
 
 @api.post("/runs/{run_id}/cancel", response={200: schemas.CancelOut, **_COMMAND_PROBLEMS}, tags=["runs"])
@@ -167,22 +163,9 @@ def list_agents(request: HttpRequest) -> dict[str, Any]:  # noqa: ARG001 - every
 
 @api.get("/usage", response={200: schemas.UsageOut, **_PROBLEMS}, tags=["user"])
 def show_usage(request: HttpRequest) -> dict[str, Any]:
-    """The tokens that the user's own runs used."""
-    midnight = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
-    today = Q(ended_at__gte=midnight)
-    sums = Run.objects.owned(_user_id(request)).aggregate(
-        runs=Count("pk"),
-        input_total=Sum("input_tokens", default=0),
-        output_total=Sum("output_tokens", default=0),
-        input_today=Sum("input_tokens", filter=today, default=0),
-        output_today=Sum("output_tokens", filter=today, default=0),
-    )
-    return {
-        "today": {"input_tokens": sums["input_today"], "output_tokens": sums["output_today"]},
-        "total": {"input_tokens": sums["input_total"], "output_tokens": sums["output_total"]},
-        "runs": sums["runs"],
-        "quota": None,
-    }
+    """What the user's own runs used, and what they may use in a day."""
+    usage: dict[str, Any] = execution_config().services.runs.usage(_identity(request))
+    return usage
 
 
 # -- inside

@@ -47,11 +47,9 @@ ERASING_STEPS: Final = 8  # of a deleted thread, before the answer; 2,048 rows o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatLimits:
-    """Bounds of what one user may keep. Filled by the composition root from the configuration."""
+    """Bounds of every user alike; what differs by plan is in `PlanLimits`. Filled by the composition root."""
 
     text_bytes: int  # of a message's text, as JSON
-    threads_per_user: int
-    messages_per_thread: int
     receipt_hours: int  # how long a command id is remembered
     default_agent: str = "assistant"
 
@@ -139,7 +137,7 @@ class Conversation:
         thread = Thread.objects.owned(user_id).lock(command.thread_id)
         run_id = RunId(new_id())
         if command.retry_of is None:
-            message = self._said(user_id, thread, run_id, command)
+            message = self._said(identity, thread, run_id, command)
             agent = command.agent or self._limits.default_agent
         else:
             asked = self._runs.stored_request(user_id, command.retry_of)
@@ -161,6 +159,7 @@ class Conversation:
         )
         if command.retry_of is None:
             message.save(force_insert=True)
+            thread.stored_bytes += message.stored_bytes
         self._moved_on(thread, message)
         return {
             "run_id": run_id,
@@ -173,6 +172,12 @@ class Conversation:
     def cancel_run(self, identity: Identity, run_id: RunId) -> dict[str, Any]:
         """Stop a run. Raises Refusal (not_found, run_finished)."""
         return {"run_id": run_id, "status": self._runs.cancel(identity.user_id, run_id)}
+
+    def describe_run(self, identity: Identity, run_id: RunId) -> dict[str, Any]:
+        """One run. Raises Refusal(not_found), also when its thread was deleted."""
+        described = self._runs.describe(identity.user_id, run_id)
+        Thread.objects.owned(identity.user_id).get(described["thread_id"])
+        return described
 
     def decide_tool(self, identity: Identity, command: ToolDecide) -> dict[str, Any]:  # noqa: ARG002 - see below
         """Answer a tool call that waits for approval. Raises Refusal(not_found): no built-in tool waits for one, so no
@@ -187,8 +192,8 @@ class Conversation:
         """A new thread. Raises Refusal(quota_exceeded)."""
         user_id = identity.user_id
         self._runs.lock_user(user_id)  # what is counted must not change until it is written
-        if Thread.objects.owned(user_id).rows.count() >= self._limits.threads_per_user:
-            most = self._limits.threads_per_user
+        most = self._runs.plan_of(identity).threads_per_user
+        if Thread.objects.owned(user_id).rows.count() >= most:
             raise Refusal(ErrorCode.QUOTA_EXCEEDED, f"you may keep {most} threads; delete one to start another")
         thread = Thread.objects.create(user_id=user_id, title=title)
         self._tell(thread, "turnout.thread.created", describe_thread(thread))
@@ -238,14 +243,19 @@ class Conversation:
 
     # -- inside
 
-    def _said(self, user_id: UserId, thread: Thread, run_id: RunId, command: RunStart) -> Message:
-        text = command.text or ""
+    def _said(self, identity: Identity, thread: Thread, run_id: RunId, command: RunStart) -> Message:
+        user_id, plan, text = identity.user_id, self._runs.plan_of(identity), command.text or ""
         if len(orjson.dumps(text)) > self._limits.text_bytes:
             most = self._limits.text_bytes
             raise Refusal(ErrorCode.INPUT_TOO_LARGE, f"`text` has more than {most} bytes as JSON")
-        if Message.objects.filter(thread=thread).count() >= self._limits.messages_per_thread:
-            most = self._limits.messages_per_thread
+        if Message.objects.filter(thread=thread).count() >= plan.messages_per_thread:
+            most = plan.messages_per_thread
             raise Refusal(ErrorCode.QUOTA_EXCEEDED, f"a thread holds {most} messages; go on in a new one")
+        if Thread.objects.stored_bytes(user_id) + len(text.encode()) > plan.stored_bytes_per_user:
+            most = plan.stored_bytes_per_user
+            raise Refusal(
+                ErrorCode.QUOTA_EXCEEDED, f"your messages may have {most} bytes; delete a thread to make room"
+            )
         parent_id, after_run_id = _place(user_id, thread, command)
         return Message(
             thread=thread,
@@ -264,7 +274,7 @@ class Conversation:
         if not thread.title and (title := automatic_title(message.text)):
             thread.title = title
             self._tell(thread, "turnout.thread.updated", {"id": thread.pk, "title": title})
-        thread.save(update_fields=["leaf_id", "title", "updated_at"])
+        thread.save(update_fields=["leaf_id", "title", "updated_at", "stored_bytes"])
 
     def _tell(self, thread: Thread, name: str, value: Mapping[str, Any]) -> None:
         event = CustomEvent(name=name, value=dict(value))

@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.db.models import F
 from django.utils import timezone
 
 from apps.chat.messages import MessageView, RunView, moment_of
@@ -80,10 +81,14 @@ class MessageFold:
         entries = self._log.read_logged(run.user_id, run.run_id, after).entries
         view.replay(entries, _leaf_of(thread), run.run_id)
         answers = view.answers(run.run_id)
-        Message.objects.bulk_create([_row(run.user_id, run.thread_id, answer) for answer in answers])
+        rows = Message.objects.bulk_create([_row(run.user_id, run.thread_id, answer) for answer in answers])
         if answers:
             Message.objects.follow(run.user_id, run.run_id, answers[-1].message_id)
-        Thread.objects.filter(pk=thread.pk).update(leaf_id=view.leaf_id or "", updated_at=timezone.now())
+        Thread.objects.filter(pk=thread.pk).update(
+            leaf_id=view.leaf_id or "",
+            updated_at=timezone.now(),
+            stored_bytes=F("stored_bytes") + sum(row.stored_bytes for row in rows),
+        )
 
 
 def _leaf_of(thread: Thread) -> MessageId | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NoReturn, Self
 
+import orjson
 from django.db import connection, models
 from django.utils import timezone
 
@@ -68,6 +69,11 @@ class ThreadQuerySet(models.QuerySet["Thread"]):
         said = models.Exists(spoken.filter(text__icontains=query))
         return self.filter(models.Q(title__icontains=query) | said)
 
+    def stored_bytes(self, user_id: UserId) -> int:
+        """What all messages of this user take, in bytes of UTF-8."""
+        total: int = self.filter(user_id=user_id).aggregate(total=models.Sum("stored_bytes", default=0))["total"]
+        return total
+
     def newest_first(self, before: ThreadId | None = None) -> Self:
         """By creation, which never changes while a client pages; those older than `before` only."""
         rows = self if before is None else self.filter(id__lt=before)
@@ -81,6 +87,7 @@ class Thread(models.Model):
     user_id = models.BigIntegerField()
     title = models.CharField(max_length=TITLE_LENGTH, blank=True)
     leaf_id = models.CharField(max_length=MESSAGE_ID_LENGTH, blank=True)
+    stored_bytes = models.BigIntegerField(default=0, help_text="UTF-8 bytes of all its messages")
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
 
@@ -150,6 +157,11 @@ class Message(models.Model):
 
     def __str__(self) -> str:
         return f"message {self.message_id} of thread {self.thread_id}"
+
+    @property
+    def stored_bytes(self) -> int:
+        """What it adds to its thread's size: its text, and its parts as JSON."""
+        return len(self.text.encode()) + (len(orjson.dumps(self.parts)) if self.parts else 0)
 
 
 class CommandReceiptQuerySet(models.QuerySet["CommandReceipt"]):

@@ -186,12 +186,18 @@ class AgentsOut(Schema):
 
 
 class UsageOut(Schema):
-    """What the user's own runs used: since midnight UTC, and ever. `quota` is null where none is set."""
+    """What the user's own runs used, in tokens: those that ended since midnight UTC (`today`), and ever (`total`).
+
+    A run is admitted while `used` + `reserved` + what its agent may use is at most `quota`. `reserved` is what open
+    runs may use yet. `used` counts like `today`, runs of deleted threads included.
+    """
 
     today: Usage
     total: Usage
     runs: int
-    quota: int | None
+    quota: int
+    used: int
+    reserved: int
 
 
 class Problem(Schema):

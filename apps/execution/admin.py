@@ -4,6 +4,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils import timezone
 
 from apps.execution.models import Run, UserBudget
 
@@ -37,8 +38,23 @@ class RunAdmin(_ReadOnlyAdmin):
 class UserBudgetAdmin(_ReadOnlyAdmin):
     """What each user's runs hold, the busiest first."""
 
-    list_display = ("user_id", "queued", "running", "waiting", "admitted", "last_started_at")
+    list_display = (
+        "user_id",
+        "queued",
+        "running",
+        "waiting",
+        "admitted",
+        "used_today",
+        "reserved_tokens",
+        "tokens_per_day",
+        "last_started_at",
+    )
     search_fields = ("=user_id",)
     ordering = ("-running", "-queued", "user_id")
     list_per_page = 50
     show_full_result_count = False
+
+    @admin.display(description="used today (UTC), in tokens")
+    def used_today(self, budget: UserBudget) -> int:
+        """The tokens of the runs that ended today."""
+        return budget.used_on(timezone.now().date())

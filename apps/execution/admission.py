@@ -6,18 +6,20 @@ holds the counts lets 3 past. A refusal names the bound and what would be accept
 other users.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from django.utils import timezone
-
-from apps.execution.limits import RunLimits
+from apps.execution.limits import PlanLimits, RunLimits
 from apps.execution.models import Run, UserBudget
 from apps.realtime.protocol import IfBusy
 from apps.vocabulary import ErrorCode, Identity, MessageId, Refusal, RunId, ThreadId, UserId
 
 QUEUE_RETRY_S = 5.0  # when a full queue of all users is worth another try
+OWN_RETRY_S = 5.0  # when a bound that a user's own runs hold is worth another try
+DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +80,21 @@ def check_retry(user_id: UserId, request: RunRequest) -> None:
         raise Refusal(ErrorCode.NOT_FOUND, "there is no such run in this thread to retry")
 
 
-def check_bounds(budget: UserBudget, limits: RunLimits) -> None:
+def check_bounds(budget: UserBudget, plan: PlanLimits, limits: RunLimits) -> None:
     """One more run fits. The caller holds the budget's lock. Raises Refusal(too_many_runs, queue_full)."""
-    if budget.open_runs >= limits.open_runs_per_user:
+    if budget.open_runs >= plan.open_runs_per_user:
         raise Refusal(
             ErrorCode.TOO_MANY_RUNS,
-            f"at most {limits.open_runs_per_user} of your runs may be open; wait for one to end, or cancel one",
-            {"limit": limits.open_runs_per_user},
+            f"at most {plan.open_runs_per_user} of your runs may be open; wait for one to end, or cancel one",
+            {"limit": plan.open_runs_per_user},
+            OWN_RETRY_S,
+        )
+    if budget.waiting >= plan.waiting_runs_per_user:
+        raise Refusal(
+            ErrorCode.TOO_MANY_RUNS,
+            f"at most {plan.waiting_runs_per_user} of your runs may wait for an approval; decide one, or cancel one",
+            {"limit": plan.waiting_runs_per_user},
+            OWN_RETRY_S,
         )
     if Run.objects.queued().values("pk")[: limits.queued_runs].count() >= limits.queued_runs:
         raise Refusal(
@@ -92,15 +102,35 @@ def check_bounds(budget: UserBudget, limits: RunLimits) -> None:
         )
 
 
-def insert_run(identity: Identity, request: RunRequest, budget: UserBudget) -> Run:
-    """Write the run's row and count it. The caller holds the budget's lock."""
-    now = timezone.now()
+def check_quota(budget: UserBudget, plan: PlanLimits, wanted: int, now: datetime) -> None:
+    """The day's quota has room for all that the run may use at most. The caller holds the budget's lock, so what
+    two processes admit at once can never pass it together. Raises Refusal(quota_exceeded).
+    """
+    quota, used, reserved = plan.tokens_per_day, budget.used_on(now.date()), budget.reserved_tokens
+    if used + reserved + wanted <= quota:
+        return
+    numbers = {"limit": quota, "used": used, "reserved": reserved, "wanted": wanted}
+    what = f"this agent may use {wanted} tokens in a run, and of the {quota} that you may use in a day (UTC)"
+    if wanted > quota:
+        raise Refusal(ErrorCode.QUOTA_EXCEEDED, f"{what} that is too many; ask another agent", numbers, DAY_S)
+    if used + wanted <= quota:
+        held = f"{what} {used} are used and {reserved} are held by your open runs; wait for one to end, or cancel one"
+        raise Refusal(ErrorCode.QUOTA_EXCEEDED, held, numbers, OWN_RETRY_S)
+    midnight = datetime.combine(now.date() + timedelta(days=1), time(), UTC)
+    spent = f"{what} {used} are used; ask again after midnight (UTC)"
+    raise Refusal(ErrorCode.QUOTA_EXCEEDED, spent, numbers, math.ceil((midnight - now).total_seconds()))
+
+
+def insert_run(
+    identity: Identity, request: RunRequest, budget: UserBudget, plan: PlanLimits, reserved: int, now: datetime
+) -> Run:
+    """Write the run's row, and count it with its reservation. The caller holds the budget's lock."""
     run = Run(
         id=request.run_id,
         user_id=identity.user_id,
         user_name=identity.name,
         thread_id=request.thread_id,
-        ordinal=budget.admit(now),
+        ordinal=budget.admit(now, reserved),
         agent=request.agent,
         text=request.text,
         message_id=request.message_id,
@@ -108,18 +138,30 @@ def insert_run(identity: Identity, request: RunRequest, budget: UserBudget) -> R
         attachments=list(request.attachments),
         parent_run_id=request.parent_run_id,
         retry_of=request.retry_of,
+        reserved_tokens=reserved,
         admitted_at=now,
     )
     run.save(force_insert=True)
-    budget.save(update_fields=["queued", "admitted", "turn_at"])
+    budget.tokens_per_day, budget.waiting_runs_per_user = plan.tokens_per_day, plan.waiting_runs_per_user
+    budget.save(
+        update_fields=[
+            "queued",
+            "admitted",
+            "turn_at",
+            "reserved_tokens",
+            "tokens_per_day",
+            "waiting_runs_per_user",
+        ]
+    )
     return run
 
 
-def refuse_unknown_agent(name: str, known_agents: Sequence[str]) -> None:
-    """Raises Refusal(agent_unknown), which lists the agents that there are."""
+def most_tokens(name: str, known_agents: Mapping[str, int]) -> int:
+    """What a run of this agent may use at most. Raises Refusal(agent_unknown), which lists the agents there are."""
     if name not in known_agents:
         raise Refusal(
             ErrorCode.AGENT_UNKNOWN,
             f"there is no agent {name[:64]!r}; there are: {', '.join(known_agents)}",
             {"agents": list(known_agents)},
         )
+    return known_agents[name]

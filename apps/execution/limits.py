@@ -2,15 +2,16 @@
 mean.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from apps.vocabulary import Identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLimits:
     """What runs may hold, and how long they may take. Filled by the composition root."""
 
-    # Queued, running and waiting runs of one user.
-    open_runs_per_user: int
     # Queued runs of all users. Looked at, not locked: concurrent admissions can pass it by a few.
     queued_runs: int
     # Running runs of one user, over all processes; and running runs of one process.
@@ -27,3 +28,21 @@ class RunLimits:
     history_bytes: int
     # Between two looks for runs and cancellations whose wake-up was lost.
     sweep_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanLimits:
+    """What one user may hold and use. The configuration has the default; `TURNOUT_PLAN` may give others by user."""
+
+    # Queued, running and waiting runs together, and those that wait for an approval.
+    open_runs_per_user: int
+    waiting_runs_per_user: int
+    # Input and output tokens of all runs that end in one day (UTC), open ones counted as what they may use at most.
+    tokens_per_day: int
+    threads_per_user: int
+    messages_per_thread: int
+    # UTF-8 bytes of all stored messages. Looked at before a run; one answer may pass it by what a run may log.
+    stored_bytes_per_user: int
+
+
+Plans = Callable[[Identity], PlanLimits]

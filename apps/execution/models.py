@@ -5,11 +5,11 @@ Lock order, for every transaction that touches a run: budget, thread, run, ledge
 guards all runs of its user, so the rows of `Run` are never locked for their own sake.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from django.db import models, transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Count, Exists, OuterRef, Q, Sum
 from django.db.transaction import TransactionManagementError
 
 from apps.execution.states import OPEN, RunStatus, move
@@ -48,6 +48,17 @@ class RunQuerySet(models.QuerySet["Run"]):
         same_thread = Run.objects.filter(user_id=OuterRef("user_id"), thread_id=OuterRef("thread_id"))
         return self.queued().filter(~Exists(same_thread.running()))
 
+    def used_since(self, midnight: datetime) -> dict[str, int]:
+        """The tokens of these runs: altogether, and of those that ended since then; and how many runs there are."""
+        today = Q(ended_at__gte=midnight)
+        return self.aggregate(
+            runs=Count("pk"),
+            input_total=Sum("input_tokens", default=0),
+            output_total=Sum("output_tokens", default=0),
+            input_today=Sum("input_tokens", filter=today, default=0),
+            output_today=Sum("output_tokens", filter=today, default=0),
+        )
+
 
 class Run(models.Model):
     """One answer to one message. This row is the truth about it; tasks are only wake-ups."""
@@ -70,6 +81,7 @@ class Run(models.Model):
     cancel_requested = models.BooleanField(default=False)
     paths = models.JSONField(default=dict, help_text="{seam: {path, version}}, pinned at the claim")
     fence = models.IntegerField(default=0, help_text="counts the claims; only the newest owner may end the run")
+    reserved_tokens = models.BigIntegerField(default=0, help_text="of today's quota, until the run has ended")
     input_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     error_code = models.CharField(max_length=30, null=True, blank=True)  # noqa: DJ001 - null is "no error"
@@ -177,6 +189,12 @@ class UserBudget(models.Model):
         help_text="the later of the last start and the oldest queued admission; none while nothing is queued",
     )
 
+    day = models.DateField(default=LONG_AGO.date(), help_text="the day (UTC) that the used tokens belong to")
+    used_tokens = models.BigIntegerField(default=0, help_text="of the runs that ended on that day")
+    reserved_tokens = models.BigIntegerField(default=0, help_text="what the queued and running runs may use at most")
+    tokens_per_day = models.BigIntegerField(null=True, blank=True, help_text="the quota at the last admission")
+    waiting_runs_per_user = models.PositiveIntegerField(null=True, blank=True, help_text="as the quota")
+
     objects = UserBudgetQuerySet.as_manager()
 
     class Meta:
@@ -196,9 +214,20 @@ class UserBudget(models.Model):
         """Runs that count against `open_runs_per_user`."""
         return self.queued + self.running + self.waiting
 
-    def admit(self, now: datetime) -> int:
-        """Count one more queued run and return its ordinal. Not saved."""
+    def used_on(self, day: date) -> int:
+        """The tokens of the runs that ended on this day."""
+        return self.used_tokens if self.day == day else 0
+
+    def settle(self, day: date, reserved: int, used: int) -> None:
+        """Give a reservation back and count what was used, on the day on which the run ended. Not saved."""
+        self.used_tokens = self.used_on(day) + used
+        self.day = day
+        self.reserved_tokens -= reserved
+
+    def admit(self, now: datetime, reserved: int) -> int:
+        """Count one more queued run with its reservation, and return its ordinal. Not saved."""
         self.queued += 1
+        self.reserved_tokens += reserved
         self.admitted += 1
         if self.turn_at is None:
             self.turn_at = max(self.last_started_at, now)

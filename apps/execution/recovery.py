@@ -81,9 +81,9 @@ class Recovery:
             return
         self._settlement.lock([ended])
         self._fold.lock([ended])
-        self._settlement.write([ended])
-        last_events = self._last_events(run, ending)
-        self._log.append(run.owner, [LogEntry(event, run.thread, run.run_id) for event in last_events])
+        told = self._settlement.write([ended])
+        last = [LogEntry(event, run.thread, run.run_id) for event in self._last_events(run, ending)]
+        self._log.append(run.owner, [*last, *(line.entry for line in told)])
         self._log.close_run(run.owner, run.run_id)
         self._fold.write([ended])
 

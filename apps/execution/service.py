@@ -8,8 +8,9 @@ calls `lock_user` before.
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, time
 from functools import partial
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from apps.agents.base import TokenCount
 from apps.execution import admission, fairness, lifecycle
 from apps.execution.admission import Admission, RunRequest
 from apps.execution.fairness import ClaimedRun
-from apps.execution.limits import RunLimits
+from apps.execution.limits import PlanLimits, Plans, RunLimits
 from apps.execution.models import Run, UserBudget
 from apps.execution.recovery import Recovery
 from apps.execution.states import RunStatus
@@ -40,7 +41,7 @@ Cancelled = Literal["cancelling", "cancelled"]
 
 class RunService:
     """See the module. `choose_paths` is asked in the claim's transaction; `fold` writes the messages of ended
-    runs.
+    runs; `known_agents` says what a run of each agent may use, in tokens; `plans` what each user may hold.
     """
 
     def __init__(
@@ -49,13 +50,15 @@ class RunService:
         log: EventLog,
         limits: RunLimits,
         choose_paths: Callable[[Identity], PinnedPaths],
-        known_agents: Sequence[str],
+        known_agents: Mapping[str, int],
+        plans: Plans,
         fold: Participant,
     ) -> None:
         self._log = log
         self._limits = limits
         self._choose_paths = choose_paths
-        self._known_agents = tuple(known_agents)
+        self._known_agents = dict(known_agents)
+        self._plans = plans
         self._fold = fold
         self._recovery = Recovery(log, fold)
 
@@ -65,19 +68,26 @@ class RunService:
         """Take the first lock of the lock order, until the caller's transaction ends."""
         return UserBudget.objects.locked(user_id)
 
+    def plan_of(self, identity: Identity) -> PlanLimits:
+        """What this user may hold and use."""
+        return self._plans(identity)
+
     def admit(self, identity: Identity, request: RunRequest) -> Admission:
-        """Queue a run. Raises Refusal (agent_unknown, not_found, thread_busy, too_many_runs, queue_full);
-        then nothing was written, nor any other run cancelled.
+        """Queue a run. Raises Refusal (agent_unknown, not_found, thread_busy, too_many_runs, queue_full,
+        quota_exceeded); then nothing was written, nor any other run cancelled.
         """
-        admission.refuse_unknown_agent(request.agent, self._known_agents)
+        wanted = admission.most_tokens(request.agent, self._known_agents)
         user_id = identity.user_id
         budget = self.lock_user(user_id)
+        plan = self._plans(identity)
+        now = timezone.now()
         with transaction.atomic():  # a savepoint: a refusal takes back what was sent away for the new run
             admission.check_retry(user_id, request)
             sent_away = admission.check_thread(user_id, request)
             leaving = self._cancel_all(budget, sent_away)
-            admission.check_bounds(budget, self._limits)
-            run = admission.insert_run(identity, request, budget)
+            admission.check_bounds(budget, plan, self._limits)
+            admission.check_quota(budget, plan, wanted, now)
+            run = admission.insert_run(identity, request, budget, plan, wanted, now)
             place = Run.objects.owned(user_id).queued().filter(ordinal__lt=run.ordinal).count() + 1
             self._log.open_run(user_id, run.run_id, run.thread)
             self._tell(user_id, leaving, [lifecycle.queued(run.thread, run.run_id, place, run.message)])
@@ -141,6 +151,21 @@ class RunService:
             parent_run_id=run.parent,
             retry_of=None if run.retry_of is None else RunId(run.retry_of),
         )
+
+    def usage(self, identity: Identity) -> dict[str, Any]:
+        """What the user's own runs used, and may use in a day, as JSON values."""
+        today = timezone.now().date()
+        budget = UserBudget.objects.filter(pk=identity.user_id).first() or UserBudget(user_id=identity.user_id)
+        midnight = datetime.combine(today, time(), UTC)
+        sums = Run.objects.owned(identity.user_id).used_since(midnight)
+        return {
+            "today": {"input_tokens": sums["input_today"], "output_tokens": sums["output_today"]},
+            "total": {"input_tokens": sums["input_total"], "output_tokens": sums["output_total"]},
+            "runs": sums["runs"],
+            "quota": self._plans(identity).tokens_per_day,
+            "used": budget.used_on(today),
+            "reserved": budget.reserved_tokens,
+        }
 
     # -- for the executor; each is a transaction of its own
 
@@ -227,10 +252,11 @@ class RunService:
         transaction.on_commit(partial(cancel_run.enqueue, run.id), robust=True)
 
     def _leave_queue(self, budget: UserBudget, run: Run, to: RunStatus) -> None:
-        before = RunStatus(run.status)
-        run.move(to, ended_at=timezone.now())
+        before, reserved, now = RunStatus(run.status), run.reserved_tokens, timezone.now()
+        run.move(to, ended_at=now, reserved_tokens=0)
         budget.count_move(before, to)
-        budget.save(update_fields=["queued", "waiting", "turn_at"])
+        budget.settle(now.date(), reserved, 0)
+        budget.save(update_fields=["queued", "waiting", "turn_at", "day", "used_tokens", "reserved_tokens"])
 
 
 @dataclass(frozen=True, slots=True)

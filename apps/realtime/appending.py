@@ -5,6 +5,7 @@ transaction of the change it tells about. Both come here last, in the order of u
 the lock order (budget, thread, run, ledger, stream).
 """
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 from django.db import connection
 from django.utils import timezone
 
+from apps.realtime.coalescing import encode_entry
 from apps.realtime.locking import Locking, held_of
 from apps.realtime.models import Stream
+from apps.realtime.redaction import storable_event
 from apps.realtime.segments import NewSegment, SegmentLimits, cut_segments
-from apps.realtime.values import Page
+from apps.realtime.values import LogEntry, Page
 from apps.vocabulary import Position, UserId
 
 _INSERT_SEGMENT = """
@@ -36,6 +39,12 @@ class Appended:
     user_id: UserId
     entries: Sequence[str]
     leaked_from: UserId | None = None
+
+
+def encode_own(entry: LogEntry) -> str:
+    """An event of Turnout's own, accepted now, as the JSON text of a log entry without its `seq`."""
+    event = storable_event(entry.event.model_dump(mode="json", by_alias=True))
+    return encode_entry(entry.thread_id, entry.run_id, time.time(), event)
 
 
 def append_rows(appended: Iterable[Appended], limits: SegmentLimits) -> list[Page]:

@@ -19,12 +19,12 @@ from typing import NamedTuple, Protocol
 
 from django.db import connection, transaction
 
-from apps.realtime.appending import Appended, append_to_heads, lock_free_heads, lock_heads
+from apps.realtime.appending import Appended, append_to_heads, encode_own, lock_free_heads, lock_heads
 from apps.realtime.locking import Locking, held_of
 from apps.realtime.models import RunLedger
 from apps.realtime.outages import Trouble, trouble_of
 from apps.realtime.segments import SegmentLimits
-from apps.realtime.values import EndedRun, Ending, Page, RunLease
+from apps.realtime.values import EndedRun, Ending, Page, RunLease, Told
 from apps.vocabulary import Position, RunId, UserId
 
 logger = logging.getLogger(__name__)
@@ -129,6 +129,22 @@ class Participant(Protocol):
         ...
 
 
+class Books(Protocol):
+    """A participant that keeps the books of ended runs, and has something to tell their users."""
+
+    def lock(self, ended: Sequence[EndedRun]) -> None:
+        """As a participant does."""
+        ...
+
+    def lock_free(self, ended: Sequence[EndedRun]) -> frozenset[RunId]:
+        """As a participant does."""
+        ...
+
+    def write(self, ended: Sequence[EndedRun]) -> Sequence[Told]:
+        """Change own rows; what comes back is logged behind the terminal events. Raises as a participant does."""
+        ...
+
+
 class _TakenBack(Exception):  # noqa: N818 - not an error: the reason to roll back and go on without
     """Terminal batches cannot be written after all, and their participants have written already."""
 
@@ -145,7 +161,7 @@ class Committer:
     def __init__(
         self,
         *,
-        settle: Participant,
+        settle: Books,
         fold: Participant,
         limits: SegmentLimits,
         may_receive_leaks: Callable[[frozenset[UserId]], frozenset[UserId]],
@@ -202,17 +218,18 @@ class Committer:
     def _write(self, batches: Sequence[Batch], locking: Locking) -> CommitResult:
         result = CommitResult()
         ready = sorted(batches, key=lambda batch: (batch.lease.user_id, batch.lease.run_id))
+        told: Sequence[Told] = ()
         if _ended(ready):
             ready = self._lock_participants(ready, locking, result)
-            self._settle.write(_ended(ready))
+            told = self._settle.write(_ended(ready))
         won = self._compare(ready, locking, result)
         rows = {batch.lease.run_id: self._rows(batch) for batch in won}
         won, heads = _lock_streams(won, rows, locking, result)
         _take_back_terminals(ready, won, result)
         _swap(won)
-        result.pages = append_to_heads(
-            _joined([part for batch in won for part in rows[batch.lease.run_id]]), heads, self._limits
-        )
+        said = [part for batch in won for part in rows[batch.lease.run_id]]
+        said += [Appended(line.user_id, [encode_own(line.entry)]) for line in told]
+        result.pages = append_to_heads(_joined(said), heads, self._limits)
         if ended := _ended(won):
             self._fold.write(ended)
         return result

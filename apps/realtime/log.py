@@ -5,7 +5,6 @@ budget, thread, run, ledger, stream. A run appends through its publisher, whose 
 """
 
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,16 +15,15 @@ from typing import Any, Protocol
 import orjson
 from django.db import InterfaceError, OperationalError, models, transaction
 
-from apps.realtime.appending import Appended, append_rows, locked_head
+from apps.realtime.appending import Appended, append_rows, encode_own, locked_head
 from apps.realtime.bridge import RunBridge
-from apps.realtime.coalescing import encode_entry
-from apps.realtime.commit import CommitResult, Committer, Participant
+from apps.realtime.commit import Books, CommitResult, Committer, Participant
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.erasing import begin_erasure, erase_step
 from apps.realtime.group_commit import FlushLimits, GroupCommit
 from apps.realtime.models import RunLedger, Segment, Stream, Tombstone
 from apps.realtime.publisher import PublisherLimits, RunEventPublisher
-from apps.realtime.redaction import ToolRedaction, storable_event
+from apps.realtime.redaction import ToolRedaction
 from apps.realtime.segments import SegmentLimits
 from apps.realtime.values import LogEntry, LoggedPart, Page, RunLease
 from apps.vocabulary import ErrorCode, Position, Refusal, RunId, ThreadId, UserId
@@ -89,7 +87,7 @@ class EventLog:
         self,
         database: DatabaseThreads,
         *,
-        settle: Participant,
+        settle: Books,
         fold: Participant,
         may_receive_leaks: Callable[[frozenset[UserId]], frozenset[UserId]] = nobody,
         prepare: Callable[[RunLease], object] | None = None,
@@ -146,17 +144,7 @@ class EventLog:
 
         Raises Refusal(unavailable) for a user who was deleted.
         """
-        now = time.time()
-        encoded = [
-            encode_entry(
-                entry.thread_id,
-                entry.run_id,
-                now,
-                storable_event(entry.event.model_dump(mode="json", by_alias=True)),
-            )
-            for entry in entries
-        ]
-        pages = append_rows([Appended(user_id, encoded)], self._limits.segment)
+        pages = append_rows([Appended(user_id, [encode_own(entry) for entry in entries])], self._limits.segment)
         # Asked under the stream's lock, which a deletion takes too: whoever comes second sees what the first has done.
         if Tombstone.objects.filter(pk=user_id).exists():
             raise Refusal(ErrorCode.UNAVAILABLE, "this account was deleted; nothing is written for it any more")

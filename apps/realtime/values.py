@@ -30,6 +30,14 @@ class LogEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What the books tell a user about a run that ended: appended behind its terminal event, in its transaction."""
+
+    user_id: UserId
+    entry: LogEntry
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """How a run ends: the terminal AG-UI event, the run's final status, and the tokens to settle."""
 

@@ -27,7 +27,7 @@ from apps.chat.models import Message, Thread
 from apps.chat.snapshot import read_snapshot
 from apps.execution import lifecycle
 from apps.execution.fairness import ClaimedRun
-from apps.execution.limits import RunLimits
+from apps.execution.limits import PlanLimits, RunLimits
 from apps.execution.service import RunService
 from apps.execution.settlement import Settlement
 from apps.realtime.coalescing import encode_entry
@@ -40,7 +40,6 @@ from apps.realtime.values import Ending
 from apps.vocabulary import Identity, RunId, ThreadId, UserId, new_id
 
 RUN_LIMITS = RunLimits(
-    open_runs_per_user=20,
     queued_runs=100_000,
     run_slots_per_user=20,
     run_slots=50,
@@ -51,7 +50,15 @@ RUN_LIMITS = RunLimits(
     history_bytes=131_072,
     sweep_s=0.05,
 )
-CHAT_LIMITS = ChatLimits(text_bytes=32_768, threads_per_user=100, messages_per_thread=200, receipt_hours=24)
+CHAT_LIMITS = ChatLimits(text_bytes=32_768, receipt_hours=24)
+PLAN = PlanLimits(
+    open_runs_per_user=20,
+    waiting_runs_per_user=10,
+    tokens_per_day=10_000_000,
+    threads_per_user=100,
+    messages_per_thread=200,
+    stored_bytes_per_user=1_000_000,
+)
 
 _user_ids = itertools.count(1_000)
 
@@ -59,16 +66,18 @@ _user_ids = itertools.count(1_000)
 class Room:
     """One user who talks; their runs are claimed and their events committed by the test."""
 
-    def __init__(self, limits: ChatLimits = CHAT_LIMITS, user_id: int | None = None) -> None:
+    def __init__(self, limits: ChatLimits = CHAT_LIMITS, user_id: int | None = None, plan: PlanLimits = PLAN) -> None:
         self.user_id = UserId(next(_user_ids) if user_id is None else user_id)
         self.identity = Identity(self.user_id, f"user {self.user_id}")
+        self.plan = plan
         self.log = EventLog(LogLimits(segment=SegmentLimits(events=3)))
         self.fold = MessageFold(self.log)
         self.runs = RunService(
             log=self.log,
             limits=RUN_LIMITS,
             choose_paths=lambda _: {},
-            known_agents=["assistant", "metronome"],
+            known_agents={"assistant": 1_000, "metronome": 1_000},
+            plans=lambda _: self.plan,
             fold=self.fold,
         )
         self.conversation = Conversation(runs=self.runs, log=self.log, limits=limits)

@@ -1,5 +1,6 @@
 """Fixtures of the chat's tests: two users with a browser and a program each, and the open services."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,12 @@ from tests.chat.chat_room import Room
 @pytest.fixture
 def services(monkeypatch):
     room = Room()
+
+    def allow(**changes):
+        room.plan = dataclasses.replace(room.plan, **changes)
+
     open_services = SimpleNamespace(
+        allow=allow,
         conversation=room.conversation,
         runs=room.runs,
         agents=build_registry(faulty_allowed=False),

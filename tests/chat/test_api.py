@@ -1,7 +1,5 @@
 """The HTTP calls as a client meets them: another user's ids, hostile input, limits, and nothing cached."""
 
-import dataclasses
-
 import pytest
 from django.utils import timezone
 
@@ -92,10 +90,8 @@ def test_an_export_is_a_file_of_the_shown_branch_or_of_all(ann):
     check_problem(ann.call("GET", f"threads/{thread_id}/export?format=csv"), 400, "bad_request")
 
 
-def test_too_many_threads_are_a_limit_with_a_time_to_wait(ann, services, monkeypatch):
-    monkeypatch.setattr(
-        services.conversation, "_limits", dataclasses.replace(services.conversation._limits, threads_per_user=1)
-    )
+def test_too_many_threads_are_a_limit_with_a_time_to_wait(ann, services):
+    services.allow(threads_per_user=1)
     ann.call("POST", "threads")
     response = ann.call("POST", "threads")
     check_problem(response, 429, "quota_exceeded")
@@ -127,7 +123,7 @@ def test_a_repeated_call_with_an_id_starts_nothing_again(ann):
     assert Run.objects.filter(user_id=ann.user_id).count() == 1
 
 
-def test_refusals_of_runs_have_their_status(ann, services, monkeypatch):
+def test_refusals_of_runs_have_their_status(ann, services):
     thread_id = ann.thread().pk
     body = {"thread_id": thread_id, "text": "hello"}
     check_problem(ann.call("POST", "runs", {**body, "agent": "nobody"}), 400, "agent_unknown")
@@ -136,8 +132,7 @@ def test_refusals_of_runs_have_their_status(ann, services, monkeypatch):
     check_problem(ann.call("POST", "runs", {**body, "attachments": [new_id()]}), 404, "not_found")
     assert ann.call("POST", "runs", body).status_code == 201
     check_problem(ann.call("POST", "runs", body), 409, "thread_busy")
-    limits = dataclasses.replace(services.runs._limits, open_runs_per_user=1)
-    monkeypatch.setattr(services.runs, "_limits", limits)
+    services.allow(open_runs_per_user=1)
     response = ann.call("POST", "runs", {**body, "if_busy": "enqueue"})
     check_problem(response, 429, "too_many_runs")
     assert response["Retry-After"] == "5"
@@ -177,7 +172,14 @@ def test_me_agents_and_usage(ann):
     ann.answer(ann.thread().pk)
     Run.objects.filter(user_id=ann.user_id).update(ended_at=timezone.now())
     used = {"input_tokens": 3, "output_tokens": 5}
-    assert ann.call("GET", "usage").json() == {"today": used, "total": used, "runs": 1, "quota": None}
+    assert ann.call("GET", "usage").json() == {
+        "today": used,
+        "total": used,
+        "runs": 1,
+        "quota": 10_000_000,
+        "used": 8,
+        "reserved": 0,
+    }
 
 
 def test_usage_counts_nobody_elses_runs(ann, bob):

@@ -11,7 +11,7 @@ from apps.execution.models import Run
 from apps.realtime.models import RunLedger
 from apps.realtime.protocol import IfBusy, RunCancel, ToolDecide
 from apps.vocabulary import ErrorCode, Refusal, RunId, new_id
-from tests.chat.chat_room import CHAT_LIMITS, Room, a_start, spoken, texts
+from tests.chat.chat_room import CHAT_LIMITS, PLAN, Room, a_start, spoken, texts
 
 pytestmark = pytest.mark.django_db
 
@@ -185,11 +185,33 @@ def test_a_text_over_its_bytes_as_json_is_refused():
 
 
 def test_a_full_thread_takes_no_further_message():
-    room = Room(dataclasses.replace(CHAT_LIMITS, messages_per_thread=2))
+    room = Room(plan=dataclasses.replace(PLAN, messages_per_thread=2))
     thread_id = room.thread().pk
     room.answer(thread_id)
     with refused(ErrorCode.QUOTA_EXCEEDED):
         room.ask(thread_id)
+
+
+def test_nobody_stores_more_bytes_than_allowed_answers_included_until_a_thread_goes():
+    room = Room(plan=dataclasses.replace(PLAN, stored_bytes_per_user=20))
+    thread_id = room.thread().pk
+    room.answer(thread_id, "12345", "1234567890")
+    other = room.thread().pk
+    with refused(ErrorCode.QUOTA_EXCEEDED):
+        room.ask(other, "ääää")
+    room.ask(other, "12345")
+    room.conversation.delete_thread(room.identity, thread_id)
+    room.ask(other, "ääää", if_busy=IfBusy.ENQUEUE)
+
+
+def test_a_run_of_a_deleted_thread_is_not_found_any_more():
+    room = Room()
+    thread_id = room.thread().pk
+    run_id = room.answer(thread_id)["run_id"]
+    assert room.conversation.describe_run(room.identity, run_id)["status"] == "succeeded"
+    room.conversation.delete_thread(room.identity, thread_id)
+    with refused(ErrorCode.NOT_FOUND):
+        room.conversation.describe_run(room.identity, run_id)
 
 
 # -- cancelling and deciding

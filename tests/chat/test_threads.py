@@ -10,7 +10,7 @@ from apps.chat.models import Message, Thread
 from apps.execution.models import Run
 from apps.realtime.models import Erasure
 from apps.vocabulary import ErrorCode, Refusal, ThreadId
-from tests.chat.chat_room import CHAT_LIMITS, Room, spoken
+from tests.chat.chat_room import PLAN, Room, spoken
 
 pytestmark = pytest.mark.django_db
 
@@ -34,7 +34,7 @@ def test_a_new_thread_is_told_to_all_tabs():
 
 
 def test_nobody_keeps_more_threads_than_allowed():
-    room = Room(dataclasses.replace(CHAT_LIMITS, threads_per_user=2))
+    room = Room(plan=dataclasses.replace(PLAN, threads_per_user=2))
     room.thread()
     room.thread()
     with refused(ErrorCode.QUOTA_EXCEEDED):

@@ -25,6 +25,8 @@ SUITES = (
     "tests/execution/test_fairness.py",
     "tests/execution/test_service.py",
     "tests/execution/test_settlement.py",
+    "tests/execution/test_quota.py",
+    "tests/execution/test_two_processes.py",
     "tests/execution/test_recovery.py",
     "tests/rollout/test_moves.py",
     "tests/chat/test_folding.py",

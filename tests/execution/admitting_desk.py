@@ -1,14 +1,12 @@
 """Admission and claims without an executor: the service on a real log, in the thread of the test."""
 
-import dataclasses
-
 import orjson
 
 from apps.execution.models import Run, UserBudget
 from apps.execution.service import RunService
 from apps.realtime.log import EventLog, LogLimits
 from apps.realtime.models import RunLedger, Segment
-from tests.execution.running_room import LIMITS, PATHS, Notes, a_request, in_transaction
+from tests.execution.running_room import PATHS, Notes, a_request, in_transaction, limits_with
 
 
 class Desk:
@@ -17,11 +15,13 @@ class Desk:
     def __init__(self, **limits):
         self.fold = Notes()
         self.log = EventLog(LogLimits())
+        run_limits, plan = limits_with(**limits)
         self.runs = RunService(
             log=self.log,
-            limits=dataclasses.replace(LIMITS, **limits),
+            limits=run_limits,
             choose_paths=lambda _: PATHS,
-            known_agents=("metronome", "faulty"),
+            known_agents={"metronome": 1_000, "faulty": 100},
+            plans=lambda _: plan,
             fold=self.fold,
         )
 
@@ -59,6 +59,8 @@ def assert_books_balance():
         runs = Run.objects.filter(user_id=budget.user_id)
         counted = [runs.filter(status=status).count() for status in ("queued", "running", "waiting")]
         assert counted == [budget.queued, budget.running, budget.waiting]
+        assert budget.reserved_tokens == sum(runs.values_list("reserved_tokens", flat=True))
+        assert not runs.exclude(status__in=("queued", "running")).exclude(reserved_tokens=0).exists()
         assert (budget.turn_at is None) == (budget.queued == 0)
     for run in Run.objects.all():
         assert RunLedger.objects.get(run_id=run.pk).is_open == (run.status in ("queued", "running"))

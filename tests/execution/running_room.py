@@ -20,7 +20,7 @@ from apps.execution.admission import Admission, RunRequest
 from apps.execution.apps import execution_config
 from apps.execution.executor import Executor
 from apps.execution.factory import ExecutionEngineFactory
-from apps.execution.limits import RunLimits
+from apps.execution.limits import PlanLimits, RunLimits
 from apps.execution.models import Run, UserBudget
 from apps.execution.service import RunService
 from apps.execution.settlement import Settlement
@@ -33,7 +33,6 @@ from apps.vocabulary import Identity, MessageId, PinnedPath, RunId, ThreadId, Us
 from tests.execution import odd_agents
 
 LIMITS = RunLimits(
-    open_runs_per_user=20,
     queued_runs=1_000,
     run_slots_per_user=3,
     run_slots=50,
@@ -43,6 +42,14 @@ LIMITS = RunLimits(
     history_messages=40,
     history_bytes=131_072,
     sweep_s=0.05,
+)
+PLAN = PlanLimits(
+    open_runs_per_user=20,
+    waiting_runs_per_user=10,
+    tokens_per_day=10_000_000,
+    threads_per_user=100,
+    messages_per_thread=200,
+    stored_bytes_per_user=1_000_000,
 )
 ANN = Identity(UserId(1), "ann")
 BOB = Identity(UserId(2), "bob")
@@ -94,7 +101,9 @@ class Tabs:
 
 
 class RunningRoom:
-    def __init__(self, database: DatabaseThreads, log: EventLog, limits: RunLimits, tabs: Tabs) -> None:
+    def __init__(
+        self, database: DatabaseThreads, log: EventLog, limits: RunLimits, plan: PlanLimits, tabs: Tabs
+    ) -> None:
         self.database = database
         self.log = log
         self.limits = limits
@@ -109,7 +118,8 @@ class RunningRoom:
             log=log,
             limits=limits,
             choose_paths=lambda _: PATHS,
-            known_agents=[agent.name for agent in self.agents.describe()],
+            known_agents={agent.name: agent.max_tokens for agent in self.agents.describe()},
+            plans=lambda _: plan,
             fold=self.notes,
         )
         self.executor: Executor | None = None
@@ -210,11 +220,17 @@ def in_transaction[**P, R](function: Callable[P, R], *args: P.args, **kwargs: P.
         return function(*args, **kwargs)
 
 
+def limits_with(**changes: Any) -> tuple[RunLimits, PlanLimits]:
+    """The bounds of runs and the plan of all users, with these changes, wherever each belongs."""
+    of_plan = {name: changes.pop(name) for name in list(changes) if name in PlanLimits.__slots__}
+    return dataclasses.replace(LIMITS, **changes), dataclasses.replace(PLAN, **of_plan)
+
+
 @asynccontextmanager
 async def open_running_room(publisher: PublisherLimits | None = None, **limits: Any) -> AsyncIterator[RunningRoom]:
     tabs = Tabs()
     log = EventLog(LogLimits(publisher=publisher or PublisherLimits()), tabs)
     async with DatabaseThreads(4) as database:
-        room = RunningRoom(database, log, dataclasses.replace(LIMITS, **limits), tabs)
+        room = RunningRoom(database, log, *limits_with(**limits), tabs)
         async with log.open(database, settle=Settlement(), fold=room.notes):
             yield room

@@ -11,7 +11,7 @@ from apps.realtime.bridge import OwnerBridge
 from apps.realtime.protocol import IfBusy
 from apps.vocabulary import Identity, UserId
 from tests.execution.odd_agents import LET_GO
-from tests.execution.running_room import ANN, BOB, LIMITS, TERMINAL, eventually, open_running_room
+from tests.execution.running_room import ANN, BOB, LIMITS, PLAN, TERMINAL, eventually, open_running_room
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -149,7 +149,14 @@ async def test_an_outage_while_claiming_ends_and_nothing_was_lost(caplog):
             return super().claim()
 
     async with open_running_room() as room:
-        flaky = Flaky(log=room.log, limits=LIMITS, choose_paths=lambda _: {}, known_agents=(), fold=room.notes)
+        flaky = Flaky(
+            log=room.log,
+            limits=LIMITS,
+            choose_paths=lambda _: {},
+            known_agents={},
+            plans=lambda _: PLAN,
+            fold=room.notes,
+        )
         async with room.executing(runs=flaky):
             await room.ended(ANN, await room.start(ANN, "metronome"))
     assert "cannot be asked" in caplog.text
@@ -166,7 +173,14 @@ async def test_a_defect_in_a_claim_is_logged_and_the_next_sweep_claims_again(cap
             return super().claim()
 
     async with open_running_room() as room:
-        broken = Broken(log=room.log, limits=LIMITS, choose_paths=lambda _: {}, known_agents=(), fold=room.notes)
+        broken = Broken(
+            log=room.log,
+            limits=LIMITS,
+            choose_paths=lambda _: {},
+            known_agents={},
+            plans=lambda _: PLAN,
+            fold=room.notes,
+        )
         async with room.executing(runs=broken) as executor:
             await room.ended(ANN, await room.start(ANN, "metronome"))
             assert executor.is_alive

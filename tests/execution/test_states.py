@@ -39,7 +39,7 @@ class RunLife(RuleBasedStateMachine):
 
     @rule()
     def admit(self):
-        assert self.budget.admit(timezone.now()) == len(self.runs) + 1
+        assert self.budget.admit(timezone.now(), 0) == len(self.runs) + 1
         self.runs.append(Q)
 
     @precondition(lambda self: self.runs)

@@ -23,7 +23,6 @@ from tests.legacy.agents import asks, context_of
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LIMITS = RunLimits(
-    open_runs_per_user=9,
     queued_runs=9,
     run_slots_per_user=9,
     run_slots=99,

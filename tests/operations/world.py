@@ -18,10 +18,11 @@ from apps.operations.models import ProcessReport
 from apps.realtime.log import EventLog, LogLimits
 from apps.realtime.protocol import IfBusy
 from apps.vocabulary import Identity, MessageId, RunId, ThreadId, UserId, new_id
+from project.configuration import Configuration
+from project.limits import default_plan
 
 FIRST = {"host": "web-1", "pid": 41, "kind": "serve", "version": "0.1.0"}
 LIMITS = RunLimits(
-    open_runs_per_user=20,
     queued_runs=1_000,
     run_slots_per_user=3,
     run_slots=10,
@@ -46,7 +47,8 @@ class World:
             log=self.log,
             limits=LIMITS,
             choose_paths=lambda _identity: {},
-            known_agents=("metronome",),
+            known_agents={"metronome": 1_000},
+            plans=lambda _identity: default_plan(Configuration()),
             fold=fold,
         )
 

@@ -11,7 +11,7 @@ from apps.realtime.database import DatabaseThreads
 from apps.realtime.log import EventLog, LogLimits
 from apps.realtime.models import Segment
 from apps.realtime.publisher import RunEventPublisher
-from apps.realtime.values import EndedRun, Page, RunLease
+from apps.realtime.values import EndedRun, Page, RunLease, Told
 from apps.vocabulary import RunId, ThreadId, UserId, new_id
 
 
@@ -28,8 +28,9 @@ class Notes:
     def lock_free(self, ended: Sequence[EndedRun]) -> frozenset[RunId]:
         return frozenset()
 
-    def write(self, ended: Sequence[EndedRun]) -> None:
+    def write(self, ended: Sequence[EndedRun]) -> Sequence[Told]:
         self.ended += ended
+        return ()
 
 
 class Tabs:

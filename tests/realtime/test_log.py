@@ -185,7 +185,7 @@ class FailsFor(Notes):
     def write(self, ended):
         if any(run.run_id == self.poison for run in ended):
             raise self.failure
-        super().write(ended)
+        return super().write(ended)
 
 
 @pytest.mark.parametrize("failure", [IntegrityError("refused"), DataError("value"), KeyError("a defect")])
@@ -311,8 +311,8 @@ class MarksTheEnd(Notes):
     """Writes a row for each ended run, as settling does."""
 
     def write(self, ended):
-        super().write(ended)
         Stream.objects.bulk_create([Stream(user_id=1_000 + run.user_id) for run in ended])
+        return super().write(ended)
 
 
 async def test_what_was_settled_for_a_terminal_event_that_lost_its_place_is_taken_back_and_nothing_else_is():
