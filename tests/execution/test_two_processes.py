@@ -47,7 +47,8 @@ def database_url() -> str:
     database = connection.settings_dict
     if connection.vendor == "sqlite":
         return f"sqlite:///{database['NAME']}"
-    return f"postgresql://{database['USER']}:@/{database['NAME']}?host={database['HOST']}"
+    folder = database["OPTIONS"]["host"]  # of its Unix socket
+    return f"postgresql://{database['USER']}:@/{database['NAME']}?host={folder}"
 
 
 def answers_of_two_processes(**bounds: int) -> Counter[str]:

@@ -90,7 +90,7 @@ class Fails(Notes):
         if any(run.user_id == CULPRIT for run in ended):
             self.tries += 1
             self.fail()
-        super().write(ended)
+        return super().write(ended)
 
 
 def takes_too_long():
