@@ -35,6 +35,7 @@ from apps.operations.census import Counted, census_of
 from apps.operations.health import Readiness, condition_check, database_check
 from apps.operations.heartbeat import Heartbeat
 from apps.operations.metrics import Metrics
+from apps.operations.trace import TraceAnswering
 from apps.operations.upkeep import Upkeep
 from apps.realtime.bridge import RunBridge, WebSocketBridgeFactory
 from apps.realtime.database import DatabaseThreads
@@ -44,6 +45,7 @@ from apps.realtime.log import EventLog
 from apps.realtime.periodic import Periodic
 from apps.realtime.pool import WebSocketConnectionPool
 from apps.realtime.reader import PageReader, read_heads
+from apps.realtime.tracing import DeliveryTrace
 from apps.realtime.values import RunLease
 from apps.rollout.adapter import FactoryAdapter
 from apps.rollout.reach import reach_legacy
@@ -132,7 +134,8 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     toolbox = Toolbox(builtin_tools(search=_search(database)))
     hints = _hints(configuration, pool, process_id)
     log = EventLog(log_limits(configuration), hints, toolbox.public_fields)
-    bridges = WebSocketBridgeFactory(pool, reader, connection_limits(configuration))
+    tracing = TraceAnswering(database, process_id, DeliveryTrace(configuration.trace_marks))
+    bridges = WebSocketBridgeFactory(pool, reader, connection_limits(configuration), tracing.trace)
     engines = ExecutionEngineFactory(run_limits(configuration))
     adapter = _adapter(database, engines, bridges)
     agents = build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
@@ -153,7 +156,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         pool,
         executor,
         upkeep,
-        Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
+        *_jobs(configuration, database, conversation, tracing),
     )
     for part in parts:
         await stack.enter_async_context(part)
@@ -202,6 +205,15 @@ def _hints(configuration: Configuration, pool: WebSocketConnectionPool, process_
         process_id=process_id,
         limits=hint_limits(configuration),
         disconnect=disconnecting(layer),
+    )
+
+
+def _jobs(
+    configuration: Configuration, database: DatabaseThreads, conversation: Conversation, tracing: TraceAnswering
+) -> tuple[Periodic, ...]:
+    return (
+        Periodic("trace", configuration.report_s, tracing.turn),
+        Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
     )
 
 

@@ -91,6 +91,7 @@ class Configuration:
     drain_timeout_s: float = _bound(25.0, "seconds", "from SIGTERM to the end of the process")
     reconnect_spread_ms: int = _bound(2_000, "milliseconds", "clients that are sent away come back within")
     report_s: float = _bound(2.0, "seconds", "between two reports of a process about itself")
+    trace_marks: int = _bound(20_000, "marks", "steps of events that a process remembers for manage.py trace")
     metrics: bool = _bound(default=False, unit="switch", meaning="answer /metrics")
     report_stale_s: float = _bound(10.0, "seconds", "a process that is silent for this long is missing")
 

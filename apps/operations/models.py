@@ -100,3 +100,31 @@ class ProcessReport(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.pid} on {self.host}"
+
+
+class TraceRequest(models.Model):
+    """An operator asks all processes what they know of one event. Gone when it is answered, or a minute later."""
+
+    user_id = models.BigIntegerField()
+    seq = models.BigIntegerField()
+    asked_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"trace of seq {self.seq} of user {self.user_id}"
+
+
+class TraceAnswer(models.Model):
+    """What one process knows of it: the steps with their times, by that process's clock."""
+
+    request = models.ForeignKey(TraceRequest, on_delete=models.CASCADE, related_name="answers")
+    process_id = models.CharField(max_length=ID_LENGTH)
+    known_since = models.FloatField(help_text="Unix seconds; what happened before is no longer known there")
+    marks = models.JSONField(default=list)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["request", "process_id"], name="operations_trace_answered_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"answer of process {self.process_id}"

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from apps.realtime.connection import ConnectionLimits, UserWebSocketContext
-from apps.realtime.cursor import DeliveryCursor
 from apps.realtime.emitter import Transport, UserWebSocketEmitter
 from apps.realtime.pool import WebSocketConnectionPool
 from apps.realtime.reader import PageReader, PositionAnswer, PositionRequest
+from apps.realtime.tracing import DeliveryTrace, TracedCursor
 from apps.realtime.values import RunLease
 from apps.vocabulary import ConnectionId, Identity, Position, UserId, new_id
 
@@ -37,10 +37,13 @@ class OwnerBridge:
 class WebSocketBridgeFactory:
     """Opens what connects users to the log: their sockets, and the bridge of one run. Holds no connection itself."""
 
-    def __init__(self, pool: WebSocketConnectionPool, reader: PageReader, limits: ConnectionLimits) -> None:
+    def __init__(
+        self, pool: WebSocketConnectionPool, reader: PageReader, limits: ConnectionLimits, trace: DeliveryTrace
+    ) -> None:
         self._pool = pool
         self._reader = reader
         self._limits = limits
+        self._trace = trace
 
     @asynccontextmanager
     async def open_connection(
@@ -50,14 +53,18 @@ class WebSocketBridgeFactory:
         self._pool.admit()
         head = await self._head(identity.user_id)
         limits = self._limits
-        cursor = DeliveryCursor(
+        connection_id = ConnectionId(new_id())
+        cursor = TracedCursor(
+            self._trace,
+            identity.user_id,
+            connection_id,
             window_events=limits.window.events,
             window_bytes=limits.window.bytes,
             segment_events=limits.segment_events,
             segment_bytes=limits.segment_bytes,
         )
         connection = UserWebSocketContext(
-            connection_id=ConnectionId(new_id()),
+            connection_id=connection_id,
             identity=identity,
             principal=principal,
             emitter=UserWebSocketEmitter(identity.user_id, transport, cursor, self._reader),

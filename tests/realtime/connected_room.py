@@ -16,6 +16,7 @@ from apps.realtime.log import EventLog, LogLimits
 from apps.realtime.pool import PoolLimits, WebSocketConnectionPool
 from apps.realtime.protocol import Limits, Window
 from apps.realtime.reader import PageReader, read_heads
+from apps.realtime.tracing import DeliveryTrace
 from apps.realtime.values import LogEntry
 from apps.vocabulary import Identity, UserId
 
@@ -108,7 +109,7 @@ async def open_connected_room(**bounds: Any) -> AsyncIterator[ConnectedRoom]:
         )
         reader = await stack.enter_async_context(PageReader(database))
         room = ConnectedRoom(EventLog(LogLimits(), pool), database, pool)
-        room.bridges = WebSocketBridgeFactory(pool, reader, limits)
+        room.bridges = WebSocketBridgeFactory(pool, reader, limits, DeliveryTrace(1_000))
         await stack.enter_async_context(pool)
         room.stack = await stack.enter_async_context(AsyncExitStack())
         yield room
