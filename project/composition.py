@@ -129,8 +129,7 @@ async def open_services(configuration: Configuration, kind: str) -> AsyncIterato
 async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) -> Services:
     process_id = new_id()
     database = await stack.enter_async_context(DatabaseThreads(configuration.database_threads))
-    reader = PageReader(database)
-    pool = _pool(configuration, database)
+    reader, pool = PageReader(database), _pool(configuration, database)
     toolbox = Toolbox(builtin_tools(search=_search(database)))
     hints = _hints(configuration, pool, process_id)
     log = EventLog(log_limits(configuration), hints, toolbox.public_fields)
@@ -147,7 +146,6 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     upkeep = Upkeep(database, retention_limits(configuration), witness_file(configuration, connection.settings_dict))
     counted: dict[str, Counted] = {"executor": executor, "engines": engines, "pool": pool, "log": log, "reader": reader}
     census = census_of(**counted, hints=hints, upkeep=upkeep, database=database)
-
     parts: tuple[AbstractAsyncContextManager[Any], ...] = (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
         provider,
