@@ -24,9 +24,6 @@ from apps.chat.folding import MessageFold
 from apps.chat.history import history_within
 from apps.chat.search import search_threads
 from apps.execution.apps import execution_config
-from apps.execution.attempt import OpenBridge, OpenEngine
-from apps.execution.context import UserExecutionContext
-from apps.execution.engine import Engine
 from apps.execution.executor import Executor
 from apps.execution.factory import ExecutionEngineFactory
 from apps.execution.service import RunService
@@ -37,7 +34,7 @@ from apps.operations.heartbeat import Heartbeat
 from apps.operations.metrics import Metrics
 from apps.operations.trace import TraceAnswering
 from apps.operations.upkeep import Upkeep
-from apps.realtime.bridge import RunBridge, WebSocketBridgeFactory
+from apps.realtime.bridge import WebSocketBridgeFactory
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.epochs import WENT_BACK
 from apps.realtime.hints import Hints
@@ -46,10 +43,7 @@ from apps.realtime.periodic import Periodic
 from apps.realtime.pool import WebSocketConnectionPool
 from apps.realtime.reader import PageReader, read_heads
 from apps.realtime.tracing import DeliveryTrace
-from apps.realtime.values import RunLease
-from apps.rollout.adapter import FactoryAdapter
-from apps.rollout.reach import reach_legacy
-from apps.vocabulary import Identity, PinnedPaths, UserId, new_id
+from apps.vocabulary import UserId, new_id
 from project.configuration import Configuration
 from project.layers import disconnecting, own_layer
 from project.limits import (
@@ -65,7 +59,7 @@ from project.limits import (
     run_limits,
     witness_file,
 )
-from project.seams import BRIDGE_SEAM, ENGINE_SEAM, SEAMS
+from project.switch import Switch
 from project.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -86,7 +80,7 @@ class Services:
     bridges: WebSocketBridgeFactory
     agents: AgentClassRegistry
     provider: ModelProvider
-    adapter: FactoryAdapter
+    switch: Switch
     engines: ExecutionEngineFactory
     runs: RunService
     executor: Executor
@@ -136,20 +130,20 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     tracing = TraceAnswering(database, process_id, DeliveryTrace(configuration.trace_marks))
     bridges = WebSocketBridgeFactory(pool, reader, connection_limits(configuration), tracing.trace)
     engines = ExecutionEngineFactory(run_limits(configuration))
-    adapter = _adapter(database, engines, bridges)
+    switch = Switch(configuration, database, engines, bridges)
     agents = build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
     provider = ModelProvider(model_settings(configuration))
     fold = MessageFold(log)
-    runs = _run_service(configuration, log, adapter, agents, fold)
+    runs = _run_service(configuration, log, switch, agents, fold)
     conversation = Conversation(runs=runs, log=log, limits=chat_limits(configuration))
-    executor = _executor(configuration, database, runs, log, agents, provider, adapter, toolbox)
+    executor = _executor(configuration, database, runs, log, agents, provider, switch, toolbox)
     upkeep = Upkeep(database, retention_limits(configuration), witness_file(configuration, connection.settings_dict))
     counted: dict[str, Counted] = {"executor": executor, "engines": engines, "pool": pool, "log": log, "reader": reader}
     census = census_of(**counted, hints=hints, upkeep=upkeep, database=database)
     parts: tuple[AbstractAsyncContextManager[Any], ...] = (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
         provider,
-        _opened_log(hints, log, database, fold, adapter),
+        _opened_log(hints, log, database, fold, switch),
         reader,
         pool,
         executor,
@@ -167,7 +161,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         bridges=bridges,
         agents=agents,
         provider=provider,
-        adapter=adapter,
+        switch=switch,
         engines=engines,
         runs=runs,
         executor=executor,
@@ -182,13 +176,13 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
 
 @asynccontextmanager
 async def _opened_log(
-    hints: Hints, log: EventLog, database: DatabaseThreads, fold: MessageFold, adapter: FactoryAdapter
+    hints: Hints, log: EventLog, database: DatabaseThreads, fold: MessageFold, switch: Switch
 ) -> AsyncIterator[None]:
     opened = log.open(
         database,
         settle=Settlement(),
-        fold=fold,
-        may_receive_leaks=_served_by_legacy(adapter),
+        fold=switch.observed(fold),
+        may_receive_leaks=switch.may_receive_leaks,
         prepare=fold.prepare,
     )
     async with hints, opened:  # the log commits on closing what waits, and the hints tell it
@@ -212,6 +206,7 @@ def _jobs(
     return (
         Periodic("trace", configuration.report_s, tracing.turn),
         Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
+        *switch.jobs(),
     )
 
 
@@ -223,32 +218,21 @@ def _pool(configuration: Configuration, database: DatabaseThreads) -> WebSocketC
     )
 
 
-def _adapter(
-    database: DatabaseThreads, engines: ExecutionEngineFactory, bridges: WebSocketBridgeFactory
-) -> FactoryAdapter:
-    adapter = FactoryAdapter(
-        SEAMS,
-        bind={ENGINE_SEAM.name: engines.open_engine, BRIDGE_SEAM.name: bridges.open_run_bridge},
-        read_paths=lambda identity: database.call(adapter.choose_paths, identity),
-        reach=lambda seam: database.call(reach_legacy, seam),
-    )
-    return adapter
-
-
 def _run_service(
     configuration: Configuration,
     log: EventLog,
-    adapter: FactoryAdapter,
+    switch: Switch,
     agents: AgentClassRegistry,
     fold: MessageFold,
 ) -> RunService:
     return RunService(
         log=log,
         limits=run_limits(configuration),
-        choose_paths=adapter.choose_paths,
+        choose_paths=switch.choose_paths,
         known_agents={agent.name: agent.max_tokens for agent in agents.describe()},
         plans=plans(configuration, settings.TURNOUT_PLAN),
-        fold=fold,
+        fold=switch.observed(fold),
+        why_closed=switch.why_closed,
     )
 
 
@@ -259,7 +243,7 @@ def _executor(
     log: EventLog,
     agents: AgentClassRegistry,
     provider: ModelProvider,
-    adapter: FactoryAdapter,
+    switch: Switch,
     toolbox: Toolbox,
 ) -> Executor:
     return Executor(
@@ -269,8 +253,8 @@ def _executor(
         agents=agents,
         provider=provider,
         open_tools=toolbox.open_belt,
-        open_engine=_open_engine(adapter),
-        open_bridge=_open_bridge(adapter),
+        open_engine=switch.open_engine,
+        open_bridge=switch.open_bridge,
         history=history_within(history_limits(configuration)),
         limits=run_limits(configuration),
     )
@@ -292,32 +276,6 @@ def _search(database: DatabaseThreads) -> ThreadSearch:
         return await database.call(search_threads, user_id, query, limit)
 
     return search
-
-
-def _open_engine(adapter: FactoryAdapter) -> OpenEngine:
-    def open_engine(context: UserExecutionContext, paths: PinnedPaths) -> AbstractAsyncContextManager[Engine]:
-        return adapter.use(ENGINE_SEAM, context.identity, paths.get(ENGINE_SEAM.name), context)
-
-    return open_engine
-
-
-def _open_bridge(adapter: FactoryAdapter) -> OpenBridge:
-    def open_bridge(lease: RunLease, identity: Identity, paths: PinnedPaths) -> AbstractAsyncContextManager[RunBridge]:
-        return adapter.use(BRIDGE_SEAM, identity, paths.get(BRIDGE_SEAM.name), lease)
-
-    return open_bridge
-
-
-def _served_by_legacy(adapter: FactoryAdapter) -> Callable[[frozenset[UserId]], frozenset[UserId]]:
-    def served_by_legacy(users: frozenset[UserId]) -> frozenset[UserId]:
-        """The old bridge may write to users who are on the old path themselves, and to nobody else."""
-        return frozenset(
-            user_id
-            for user_id in users
-            if adapter.choose_paths(Identity(user_id, ""))[BRIDGE_SEAM.name].path == "legacy"
-        )
-
-    return served_by_legacy
 
 
 def _readiness(

@@ -101,6 +101,15 @@ class Configuration:
     stored_bytes_per_user: int = _bound(268_435_456, "bytes", "text of all messages of one user")
     receipt_hours: int = _bound(24, "hours", "how long a command id is remembered")
 
+    # rollout
+    guard_alarm: float = _bound(1_000.0, "bad outcomes", "of equal paths, on average between two false alarms")
+    guard_failure_limit: float = _bound(0.05, "share of runs", "failures that must be ruled out before a seam goes up")
+    guard_evidence: float = _bound(20.0, "odds", "against that many failures before a seam goes up")
+    guard_users: int = _bound(5, "users", "of the factory on this release before a seam goes up")
+    guard_recent_starts: int = _bound(1_000, "runs", "newest starts that say which share the factory has")
+    guard_baseline_runs: int = _bound(5_000, "runs", "newest legacy runs that its frozen figures are made of")
+    observed_ends: int = _bound(20_000, "runs", "ends that are kept of each seam")
+
     # agents
     faulty_agent: bool = _bound(default=False, unit="switch", meaning="register the agent that misbehaves")
     model: str = _bound("", "provider:model", "model that `assistant` uses; empty for the offline agent")
@@ -142,6 +151,11 @@ class Configuration:
             (self.report_s * 2 < self.report_stale_s, "2 * report_s < report_stale_s"),
             (self.revalidate_s < _REVOKED_WITHIN_S, f"revalidate_s < {_REVOKED_WITHIN_S}"),
             (self.connections_per_user <= self.connections, "connections_per_user <= connections"),
+            (
+                self.guard_failure_limit < 1 < min(self.guard_evidence, self.guard_alarm),
+                "guard_failure_limit < 1 < guard_evidence, guard_alarm",
+            ),
+            (self.guard_baseline_runs <= self.observed_ends, "guard_baseline_runs <= observed_ends"),
         )
 
     @classmethod

@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -173,7 +173,8 @@ class RunAttempt:
         finally:
             asked.cancel()
         if answer.done():
-            return self._answered(answer, context.usage)
+            ending = self._answered(answer, context.usage)
+            return replace(ending, usage={**ending.usage, "waited_ms": round(context.waited_s * 1_000)})
         timed_out = not publisher.cancel_requested.is_set()
         await self._stop_agent(answer)
         return self._stopped(context.usage, timed_out=timed_out)

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from apps.agents.base import Agent, HistoryMessage, Model, TokenCount, ToolBelt
+from apps.execution.waiting import TimedModel, TimedTools, WaitClock
 from apps.vocabulary import Identity, RunId, ThreadId
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class UserExecutionContext:
     def __init__(self, grant: Grant) -> None:
         self._grant = grant
         self._usage = TokenCount()
+        self._clock = WaitClock()
+        self._model = None if grant.model is None else TimedModel(grant.model, self._clock)
         self._tools: ToolBelt | None = None
         self._held: list[_Held] = []
         self._opened = False
@@ -76,7 +79,7 @@ class UserExecutionContext:
         grant = self._grant
         try:
             tools = grant.open_tools(grant.identity, grant.run_id, grant.thread_id)
-            self._tools = await self.enter("tools", tools)
+            self._tools = TimedTools(await self.enter("tools", tools), self._clock)
         except BaseException:
             await self.close()
             raise
@@ -113,7 +116,7 @@ class UserExecutionContext:
     @property
     def model(self) -> Model | None:
         """The model bound to this identity; None where no provider is set."""
-        return self._grant.model
+        return self._model
 
     @property
     def tools(self) -> ToolBelt:
@@ -128,6 +131,11 @@ class UserExecutionContext:
         return self._usage
 
     # -- for whoever runs the agent
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds for which the run has waited for its model and its tools so far."""
+        return self._clock.waited_s
 
     @property
     def run_id(self) -> RunId:

@@ -39,9 +39,15 @@ _KEY = re.compile(r"[!-~]{1,36}", re.ASCII)
 Cancelled = Literal["cancelling", "cancelled"]
 
 
+def open_for_work() -> str:
+    """Nothing keeps work from beginning."""
+    return ""
+
+
 class RunService:
     """See the module. `choose_paths` is asked in the claim's transaction; `fold` writes the messages of ended
-    runs; `known_agents` says what a run of each agent may use, in tokens; `plans` what each user may hold.
+    runs; `known_agents` says what a run of each agent may use, in tokens; `plans` what each user may hold;
+    `why_closed` why no work may begin, or nothing.
     """
 
     def __init__(
@@ -53,8 +59,10 @@ class RunService:
         known_agents: Mapping[str, int],
         plans: Plans,
         fold: Participant,
+        why_closed: Callable[[], str] = open_for_work,
     ) -> None:
         self._log = log
+        self._why_closed = why_closed
         self._limits = limits
         self._choose_paths = choose_paths
         self._known_agents = dict(known_agents)
@@ -73,9 +81,11 @@ class RunService:
         return self._plans(identity)
 
     def admit(self, identity: Identity, request: RunRequest) -> Admission:
-        """Queue a run. Raises Refusal (agent_unknown, not_found, thread_busy, too_many_runs, queue_full,
-        quota_exceeded); then nothing was written, nor any other run cancelled.
+        """Queue a run. Raises Refusal (unavailable, agent_unknown, not_found, thread_busy, too_many_runs,
+        queue_full, quota_exceeded); then nothing was written, nor any other run cancelled.
         """
+        if closed := self._why_closed():
+            raise Refusal(ErrorCode.UNAVAILABLE, closed)
         wanted = admission.most_tokens(request.agent, self._known_agents)
         user_id = identity.user_id
         budget = self.lock_user(user_id)
@@ -171,6 +181,8 @@ class RunService:
 
     def claim(self) -> ClaimedRun | None:
         """Take the run whose turn it is and pin its paths; None when no run may start now."""
+        if self._why_closed():
+            return None
         passed_over: set[UserId] = set()
         while True:
             with transaction.atomic():

@@ -101,11 +101,15 @@ def log_factor(ratio: float, *, on_factory: bool, share: float) -> float:
     return (math.log(ratio) if on_factory else 0.0) - math.log(1 - share + share * ratio)
 
 
-def estimated_share(legacy_starts: int, factory_starts: int) -> float:
-    """The factory's share, from the recent starts. One start more for each path, so that it is never 0 or 1:
-    a share that is estimated too low makes alarms out of nothing.
+def estimated_share(legacy_starts: int, factory_starts: int, expected: float | None = None) -> float:
+    """The factory's share, from the recent starts. Never 0 or 1: a share that is estimated too low makes alarms
+    out of nothing.
+
+    `expected` is the share that the stage gives, where it alone decides: it counts as much as ten starts,
+    since the first few of a ramp say little. Without it, half a start is added for each path.
     """
-    return (factory_starts + 1) / (legacy_starts + factory_starts + 2)
+    weight, share = (1.0, 0.5) if expected is None else (10.0, min(max(expected, 0.01), 0.99))
+    return (factory_starts + weight * share) / (legacy_starts + factory_starts + weight)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from apps.rollout.moves import alarm, move
 from apps.rollout.observations import Observation, Outcome, Violation
 from apps.rollout.response import Breach, Response, responses_to
 from apps.rollout.seams import Seam, declared_seams
-from apps.rollout.stages import IllegalMove, Mover, MoverKind, Placement, Stage, StaleStage
+from apps.rollout.stages import BUCKETS, IllegalMove, Mover, MoverKind, Placement, Stage, StaleStage
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,11 @@ class _Standing:
     def guarded(self) -> bool:
         """Whether the factory serves somebody who could be served by legacy instead."""
         return self.placement.stage in {Stage.RAMP, Stage.ON}
+
+    @property
+    def rate_guards(self) -> int:
+        """How many detectors can alarm: without legacy's times no run is slow, and one has the bound alone."""
+        return len(RATES) if self.figures is not None and self.figures.p95_ms else 1
 
 
 class Watch:
@@ -137,7 +142,7 @@ class Watch:
         state.detectors = {each: detector.as_list() for each, detector in (detectors | {guard: after}).items()}
         state.bad_outcomes += 1
         state.save()
-        if not standing.latched_why and after.alarms(self._limits.threshold(len(RATES))):
+        if not standing.latched_why and after.alarms(self._limits.threshold(standing.rate_guards)):
             why = f"{guard}: {state.bad_outcomes} users met one since version {state.version}; the factory's are more"
             _respond(standing, Breach.RATE, why)
         return True
@@ -145,8 +150,10 @@ class Watch:
     def _moved(self, detector: Detector, standing: _Standing, observation: Observation, outcome: Outcome) -> Detector:
         on_factory = observation.pinned.path == "factory"
         if standing.placement.stage is Stage.RAMP:
-            starts = self._count_starts(standing.seam.name, standing.version, self._limits.recent_starts)
-            return detector.bad_outcome(on_factory=on_factory, share=estimated_share(*starts))
+            # Without the run itself: what is foretold of it must not know where it went.
+            legacy, factory = self._count_starts(standing.seam.name, standing.version, self._limits.recent_starts)
+            others = (legacy, max(0, factory - 1)) if on_factory else (max(0, legacy - 1), factory)
+            return detector.bad_outcome(on_factory=on_factory, share=estimated_share(*others, _share_of(standing)))
         expected = _expected(standing.figures, outcome)
         if not on_factory or expected is None:
             return detector  # nobody knows what legacy did: there is nothing to compare with
@@ -183,6 +190,14 @@ def _standings(seams: Iterable[str]) -> dict[str, _Standing]:
         latched_why = (row.latched_why or "latched") if row and row.latched_at else ""
         standings[name] = _Standing(seam, placement, row.version if row else 0, latched_why, None)
     return standings
+
+
+def _share_of(standing: _Standing) -> float | None:
+    """The share that the ramp gives the factory; None where people, groups or staff were chosen besides."""
+    model: type[AbstractSeamFlag] = get_waffle_flag_model()
+    flag = model.objects.using(router.db_for_write(model)).get(name=standing.seam.name)
+    chosen = flag.staff or flag.users.exists() or flag.groups.exists()
+    return None if chosen else standing.placement.share_buckets / BUCKETS
 
 
 def _judged(observation: Observation, figures: LegacyFigures | None) -> Outcome:

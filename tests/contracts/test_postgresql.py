@@ -29,6 +29,8 @@ SUITES = (
     "tests/execution/test_two_processes.py",
     "tests/execution/test_recovery.py",
     "tests/rollout/test_moves.py",
+    "tests/rollout/test_watch.py",
+    "tests/project/test_watching.py",
     "tests/chat/test_folding.py",
     "tests/chat/test_receipts.py",
 )

@@ -26,13 +26,14 @@ shares = st.floats(min_value=0.001, max_value=0.999)
 
 
 def alarm_within(random, runs, *, legacy_rate, factory_rate, share=0.1, threshold=1_000.0):
-    """(runs, runs of the factory) at the alarm; None when there was none."""
+    """(runs, runs of the factory) at the alarm; None when there was none. The share is estimated as the guard does."""
     detector, of_factory = Detector(), 0
     for run in range(1, runs + 1):
         on_factory = random.random() < share
+        estimated = estimated_share(run - 1 - of_factory, of_factory, share)
         of_factory += on_factory
         if random.random() < (factory_rate if on_factory else legacy_rate):
-            detector = detector.bad_outcome(on_factory=on_factory, share=share)
+            detector = detector.bad_outcome(on_factory=on_factory, share=estimated)
             if detector.alarms(threshold):
                 return run, of_factory
     return None
@@ -134,9 +135,14 @@ def test_evidence_of_another_set_of_ratios_or_a_damaged_one_starts_anew():
     assert Detector.from_list([1.0, 2.0]) == Detector.from_list([math.inf] * 6) == Detector()
 
 
-@given(st.integers(0, 10**6), st.integers(0, 10**6))
-def test_an_estimated_share_is_never_none_or_all(legacy, factory):
-    assert 0 < estimated_share(legacy, factory) < 1
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.none() | st.floats(0, 1))
+def test_an_estimated_share_is_never_none_or_all(legacy, factory, expected):
+    assert 0 < estimated_share(legacy, factory, expected) < 1
+
+
+def test_the_share_of_the_stage_helps_while_little_was_seen_and_is_overruled_by_what_was():
+    assert estimated_share(8, 2, 0.1) == pytest.approx(0.15)
+    assert estimated_share(500, 500, 0.1) == pytest.approx(0.5, abs=0.01)
 
 
 def test_as_many_clean_runs_are_asked_for_as_the_limit_needs():

@@ -29,6 +29,6 @@ def test_a_retired_seam_has_no_legacy_to_go_to():
     assert responses_to(Breach.FACTORY_ISOLATION, Stage.RETIRED, PLAIN) == (Response.REFUSE_WORK,)
 
 
-@pytest.mark.parametrize(("stage", "seam"), itertools.product(Stage, (PLAIN, REPLAYABLE, LEAKS)))
+@pytest.mark.parametrize(("stage", "seam"), list(itertools.product(Stage, (PLAIN, REPLAYABLE, LEAKS))))
 def test_what_legacy_does_wrong_moves_nobody_to_legacy_and_keeps_nobody_from_moving_up(stage, seam):
     assert responses_to(Breach.LEGACY_ISOLATION, stage, seam) == ()

@@ -1,0 +1,89 @@
+"""Old and new side by side: which path serves a run, what the guards learn of it, and what they may stop.
+
+The composition root gives the rest of Turnout the methods of one `Switch`, and nothing else of the rollout
+room. Once every seam is retired, `project/direct.py`, which has the same methods without any seam, takes the
+place of this file.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+from apps.execution.context import UserExecutionContext
+from apps.execution.engine import Engine
+from apps.execution.factory import ExecutionEngineFactory
+from apps.execution.observing import EndsObserved, RunEnd
+from apps.realtime.bridge import RunBridge, WebSocketBridgeFactory
+from apps.realtime.commit import Participant
+from apps.realtime.database import DatabaseThreads
+from apps.realtime.periodic import Periodic
+from apps.realtime.values import RunLease
+from apps.rollout.adapter import FactoryAdapter
+from apps.rollout.watch import Watch
+from apps.vocabulary import Identity, PinnedPath, PinnedPaths, UserId
+from project.configuration import Configuration
+from project.seams import BRIDGE_SEAM, ENGINE_SEAM, SEAMS
+from project.version import VERSION
+from project.watching import count_starts, forget_old_ends, guard_limits, observe_ends
+
+CLOSED = "new runs are refused until an operator has looked into a finding of the server's own; ask again later"
+_OLD_ENDS_S = 600.0  # between two looks for observations beyond the newest of each seam
+
+
+class Switch:
+    """See the module. Everything but the two `open_` methods is synchronous and belongs into a transaction."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        database: DatabaseThreads,
+        engines: ExecutionEngineFactory,
+        bridges: WebSocketBridgeFactory,
+    ) -> None:
+        self._configuration = configuration
+        self._database = database
+        self._watch = Watch(guard_limits(configuration), VERSION, count_starts)
+        self._adapter = FactoryAdapter(
+            SEAMS,
+            bind={ENGINE_SEAM.name: engines.open_engine, BRIDGE_SEAM.name: bridges.open_run_bridge},
+            read_paths=lambda identity: database.call(self.choose_paths, identity),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Switch {self._adapter!r}>"
+
+    def choose_paths(self, identity: Identity) -> dict[str, PinnedPath]:
+        """The path of every seam for this user, to be pinned in the transaction that claims the run."""
+        return self._adapter.choose_paths(identity)
+
+    def open_engine(self, context: UserExecutionContext, paths: PinnedPaths) -> AbstractAsyncContextManager[Engine]:
+        """The engine of a run, on the path that was pinned."""
+        return self._adapter.use(ENGINE_SEAM, context.identity, paths.get(ENGINE_SEAM.name), context)
+
+    def open_bridge(
+        self, lease: RunLease, identity: Identity, paths: PinnedPaths
+    ) -> AbstractAsyncContextManager[RunBridge]:
+        """The bridge of a run, on the path that was pinned."""
+        return self._adapter.use(BRIDGE_SEAM, identity, paths.get(BRIDGE_SEAM.name), lease)
+
+    def may_receive_leaks(self, users: frozenset[UserId]) -> frozenset[UserId]:
+        """The old bridge may write to users who are on the old path themselves, and to nobody else."""
+        return frozenset(
+            user_id for user_id in users if self.choose_paths(Identity(user_id, ""))[BRIDGE_SEAM.name].path == "legacy"
+        )
+
+    def observed(self, participant: Participant) -> Participant:
+        """The participant, after which the guards are told of what has ended."""
+        return EndsObserved(participant, self._observe)
+
+    def why_closed(self) -> str:
+        """Why no new work may begin, for those who are refused; empty, and it may."""
+        return CLOSED if self._watch.refusals([seam.name for seam in SEAMS]) else ""
+
+    def jobs(self) -> tuple[Periodic, ...]:
+        """What is to be done from time to time."""
+        forget = partial(self._database.call, forget_old_ends, self._configuration.observed_ends)
+        return (Periodic("observed ends", _OLD_ENDS_S, forget),)
+
+    def _observe(self, ends: Sequence[RunEnd]) -> None:
+        observe_ends(self._watch, ends)
