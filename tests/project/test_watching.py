@@ -12,6 +12,7 @@ from apps.execution.factory import ExecutionEngineFactory
 from apps.execution.lifecycle import RunErrorCode
 from apps.execution.models import Run
 from apps.execution.service import RunService
+from apps.operations.deletion import what_remains
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.log import EventLog, LogLimits
 from apps.realtime.models import Segment
@@ -21,9 +22,10 @@ from apps.rollout.moves import RIGHTS, acknowledge, move
 from apps.rollout.stages import Mover, MoverKind, Placement, Stage, StaleStage
 from apps.rollout.testing import override_stage
 from apps.vocabulary import Identity, Refusal, UserId
-from project.limits import run_limits
+from project.limits import plans, run_limits
 from project.seams import BRIDGE_SEAM, ENGINE_SEAM
 from project.switch import Switch
+from project.watching import count_starts
 from tests.execution.running_room import Notes, a_request, in_transaction
 
 pytestmark = pytest.mark.django_db
@@ -49,7 +51,8 @@ class Process:
             log=EventLog(LogLimits()),
             limits=run_limits(bounds),
             choose_paths=self.switch.choose_paths,
-            known_agents=("metronome",),
+            known_agents={"metronome": 4_096},
+            plans=plans(bounds, ""),
             fold=self.switch.observed(Notes()),
             why_closed=self.switch.why_closed,
         )
@@ -172,18 +175,12 @@ def test_a_leak_of_the_new_bridge_stops_all_new_work_until_a_person_decides(proc
 
 
 def test_observations_go_when_their_user_goes(processes):
-    from apps.operations.cleanup import _rows_of_nobody  # noqa: PLC0415 - the audit's own list
-
     user = User.objects.create_user("anna")
     processes[0].run(user.pk)
-    assert _rows_of_nobody()["observed ends"].count() == 0
-    user.delete()
-    assert _rows_of_nobody()["observed ends"].count() == 2
+    assert "rollout.ObservedEnd" in what_remains(UserId(user.pk))
 
 
 def test_the_share_of_the_factory_is_that_of_the_newest_claimed_runs_at_this_version(processes):
-    from project.watching import count_starts  # noqa: PLC0415 - beside its only test
-
     processes[0].run(1)
     version = move_to(Placement.of(Stage.RAMP, Decimal(50))).version
     paths = [processes[0].run(user) for user in range(2, 22)]
