@@ -149,6 +149,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         executor,
         upkeep,
         *_jobs(configuration, database, conversation, tracing),
+        *switch.jobs(),
     )
     for part in parts:
         await stack.enter_async_context(part)
@@ -206,7 +207,6 @@ def _jobs(
     return (
         Periodic("trace", configuration.report_s, tracing.turn),
         Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
-        *switch.jobs(),
     )
 
 
