@@ -69,6 +69,17 @@ def test_closing_events_leave_nothing_open_whatever_came_before(events):
 
 
 @given(st.lists(EVENTS, max_size=40))
+def test_a_log_with_holes_is_followed_to_its_end_and_what_is_open_can_be_closed(events):
+    constructs = OpenConstructs()
+    for event in events:
+        constructs.follow(event)
+    assert len(constructs) == len(accepted(events)[0])
+    for event in constructs.closing_events("over"):
+        constructs.see(event.model_dump(mode="json", by_alias=True))
+    assert len(constructs) == 0
+
+
+@given(st.lists(EVENTS, max_size=40))
 def test_every_end_has_its_start_and_every_result_its_call(events):
     _, taken = accepted(events)
     for index, event in enumerate(taken):

@@ -79,6 +79,24 @@ async def test_a_lost_hint_costs_one_poll_and_no_event():
         await wire.until(lambda w: w.seqs() == [1, 2, 3])
 
 
+async def test_a_connection_that_cannot_go_on_is_sent_away_and_the_users_other_tab_goes_on(monkeypatch):
+    async with open_connected_room() as room:
+        broken, whole = Wire(), Wire()
+        connection = await room.connect(1, broken)
+
+        def lost_its_place(_page):
+            raise LookupError("no such place")
+
+        monkeypatch.setattr(connection, "committed", lost_its_place)
+        for wire, tab in ((broken, connection), (whole, await room.connect(1, whole))):
+            tab.subscribe(FROM_HEAD)
+            await wire.until(lambda w: w.frames)
+        await room.append(1, 2)
+        await whole.until(lambda w: w.seqs() == [1, 2])
+        await broken.until(lambda w: w.close_code is not None)
+        assert broken.close_code == CloseCode.GOING_AWAY
+
+
 async def test_closing_a_user_closes_all_their_tabs_and_the_pool_forgets_who_left():
     async with open_connected_room() as room:
         wires = [Wire(), Wire()]
