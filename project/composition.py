@@ -26,6 +26,8 @@ from apps.chat.search import search_threads
 from apps.execution.apps import execution_config
 from apps.execution.executor import Executor
 from apps.execution.factory import ExecutionEngineFactory
+from apps.execution.keeper import LeaseKeeper
+from apps.execution.reaper import Reaper
 from apps.execution.service import RunService
 from apps.execution.settlement import Settlement
 from apps.operations.census import Counted, census_of
@@ -51,6 +53,7 @@ from project.limits import (
     connection_limits,
     hint_limits,
     history_limits,
+    lease_limits,
     log_limits,
     model_settings,
     plans,
@@ -134,18 +137,33 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     agents = build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
     provider = ModelProvider(model_settings(configuration))
     fold = MessageFold(log)
-    runs = _run_service(configuration, log, switch, agents, fold)
+    runs = _run_service(configuration, process_id, log, switch, agents, fold)
+    lease = LeaseKeeper(process_id, lease_limits(configuration))
+    reaper = Reaper(database, runs)
     conversation = Conversation(runs=runs, log=log, limits=chat_limits(configuration))
-    executor = _executor(configuration, database, runs, log, agents, provider, switch, toolbox)
+    executor = _executor(
+        configuration,
+        database,
+        runs,
+        lease,
+        log,
+        switch,
+        agents=agents,
+        provider=provider,
+        toolbox=toolbox,
+    )
     upkeep = Upkeep(database, retention_limits(configuration), witness_file(configuration, connection.settings_dict))
     counted: dict[str, Counted] = {"executor": executor, "engines": engines, "pool": pool, "log": log, "reader": reader}
-    census = census_of(**counted, hints=hints, upkeep=upkeep, database=database)
+    census = census_of(**counted, hints=hints, lease=lease, recovery=reaper, upkeep=upkeep, database=database)
+
     parts: tuple[AbstractAsyncContextManager[Any], ...] = (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
         provider,
         _opened_log(hints, log, database, fold, switch),
         reader,
         pool,
+        reaper,
+        lease.open(executor, reaper.end_runs_of),
         executor,
         upkeep,
         *_jobs(configuration, database, conversation, tracing),
@@ -220,6 +238,7 @@ def _pool(configuration: Configuration, database: DatabaseThreads) -> WebSocketC
 
 def _run_service(
     configuration: Configuration,
+    process_id: str,
     log: EventLog,
     switch: Switch,
     agents: AgentClassRegistry,
@@ -232,6 +251,9 @@ def _run_service(
         known_agents={agent.name: agent.max_tokens for agent in agents.describe()},
         plans=plans(configuration, settings.TURNOUT_PLAN),
         fold=switch.observed(fold),
+        process_id=process_id,
+        restartable=[agent.name for agent in agents.describe() if agent.restartable],
+        ask_again=fold.ask_again,
         why_closed=switch.why_closed,
     )
 
@@ -240,15 +262,18 @@ def _executor(
     configuration: Configuration,
     database: DatabaseThreads,
     runs: RunService,
+    lease: LeaseKeeper,
     log: EventLog,
+    switch: Switch,
+    *,
     agents: AgentClassRegistry,
     provider: ModelProvider,
-    switch: Switch,
     toolbox: Toolbox,
 ) -> Executor:
     return Executor(
         database=database,
         runs=runs,
+        keeper=lease,
         log=log,
         agents=agents,
         provider=provider,

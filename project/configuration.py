@@ -84,6 +84,15 @@ class Configuration:
     history_messages: int = _bound(40, "messages", "finished messages that an agent is given")
     history_bytes: int = _bound(131_072, "bytes", "text of the history that an agent is given")
     sweep_s: float = _bound(1.0, "seconds", "between two looks for queued runs whose wake-up was lost")
+    run_restarts: int = _bound(1, "runs", "how often a restartable run is asked again when its process died")
+
+    # leases
+    lease_renew_s: float = _bound(0.5, "seconds", "between two beats of a process' lease")
+    lease_dead_s: float = _bound(
+        2.0, "seconds", "a lease that stands still for this long, its lock free, is a dead one's"
+    )
+    lease_hold_s: float = _bound(10.0, "seconds", "runs go no further while their lease was not renewed for this long")
+    lease_ttl_s: float = _bound(15.0, "seconds", "a lease that stands still for this long is taken away")
 
     # process
     database_threads: int = _bound(8, "threads", "threads that use the ORM")
@@ -147,6 +156,9 @@ class Configuration:
                 self.goodbye_s + self.cancel_timeout_s + 2 * self.cleanup_timeout_s < self.drain_timeout_s,
                 "goodbye_s + cancel_timeout_s + 2 * cleanup_timeout_s < drain_timeout_s",
             ),
+            (4 * self.lease_renew_s <= self.lease_dead_s, "4 * lease_renew_s <= lease_dead_s"),
+            (self.lease_dead_s < self.lease_hold_s, "lease_dead_s < lease_hold_s"),
+            (self.lease_hold_s < self.lease_ttl_s, "lease_hold_s < lease_ttl_s"),
             (self.heartbeat_s < self.stall_timeout_s, "heartbeat_s < stall_timeout_s"),
             (self.report_s * 2 < self.report_stale_s, "2 * report_s < report_stale_s"),
             (self.revalidate_s < _REVOKED_WITHIN_S, f"revalidate_s < {_REVOKED_WITHIN_S}"),

@@ -9,7 +9,7 @@ from django.utils.module_loading import import_string
 from apps.agents.provider import ModelSettings
 from apps.chat.conversation import ChatLimits
 from apps.chat.history import HistoryLimits
-from apps.execution.limits import PlanLimits, Plans, RunLimits
+from apps.execution.limits import LeaseLimits, PlanLimits, Plans, RunLimits
 from apps.realtime.connection import ConnectionLimits
 from apps.realtime.group_commit import FlushLimits
 from apps.realtime.hints import HintLimits
@@ -108,6 +108,17 @@ def run_limits(bounds: Configuration) -> RunLimits:
         history_messages=bounds.history_messages,
         history_bytes=bounds.history_bytes,
         sweep_s=bounds.sweep_s,
+        restarts=bounds.run_restarts,
+    )
+
+
+def lease_limits(bounds: Configuration) -> LeaseLimits:
+    """When a process counts as gone."""
+    return LeaseLimits(
+        renew_s=bounds.lease_renew_s,
+        dead_s=bounds.lease_dead_s,
+        hold_s=bounds.lease_hold_s,
+        ttl_s=bounds.lease_ttl_s,
     )
 
 

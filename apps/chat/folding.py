@@ -70,6 +70,16 @@ class MessageFold:
             if thread is not None:
                 self._fold(run, thread)
 
+    def ask_again(self, user_id: UserId, thread_id: ThreadId, message_id: MessageId) -> bool:
+        """Make a question the thread's leaf again, as asking it anew would; False when it was deleted."""
+        if not Message.objects.filter(
+            user_id=user_id, thread_id=thread_id, message_id=message_id, role="user"
+        ).exists():
+            return False
+        return bool(
+            Thread.objects.filter(pk=thread_id, user_id=user_id).update(leaf_id=message_id, updated_at=timezone.now())
+        )
+
     def _fold(self, run: EndedRun, thread: Thread) -> None:
         view: ThreadView | None
         if isinstance(run.prepared, PreparedFold):

@@ -38,6 +38,7 @@ class RunRequest:
     if_busy: IfBusy = IfBusy.REJECT
     parent_run_id: RunId | None = None
     retry_of: RunId | None = None
+    restarts: int = 0  # how often this question was asked again because a process died
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,7 @@ def insert_run(
         parent_run_id=request.parent_run_id,
         retry_of=request.retry_of,
         reserved_tokens=reserved,
+        restarts=request.restarts,
         admitted_at=now,
     )
     run.save(force_insert=True)

@@ -10,6 +10,7 @@ import asyncio
 import enum
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -61,7 +62,7 @@ class ModelSource(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
     """What every attempt of a process is made with. `end` ends a run without a publisher, in a transaction of
-    its own.
+    its own; `confirmed` returns when it is sure that the process still owns its runs.
     """
 
     database: DatabaseThreads
@@ -73,6 +74,7 @@ class Workshop:
     open_bridge: OpenBridge
     history: ReadHistory
     end: Callable[[RunLease, Ending], bool]
+    confirmed: Callable[[], Awaitable[None]]
     limits: RunLimits
 
 
@@ -81,6 +83,7 @@ class Stop(enum.Enum):
 
     CANCELLED = "its user"
     DRAINED = "the process, which ends"
+    LOST = "others, who own it by now"
 
 
 class AgentExited(RuntimeError):  # noqa: N818 - names what the agent did
@@ -98,7 +101,9 @@ class RunAttempt:
         self._publisher: RunEventPublisher | None = None
         self._stop: Stop | None = None
         self._silenced = False
+        self.claimed_at = time.monotonic()
         self.cleanup_failures = 0
+        self.was_fenced = False
 
     @property
     def run_id(self) -> RunId:
@@ -117,6 +122,7 @@ class RunAttempt:
         try:
             await self._execute()
         except RunFenced as fenced:
+            self.was_fenced = True
             logger.warning("run %s was taken over or has ended: %s", self.run_id, fenced)
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must end, and does so with a reference
             await self._end_without_publisher(self._failed(error, TokenCount()))
@@ -188,6 +194,7 @@ class RunAttempt:
                 _closing(engine.events(task)) as events,
             ):
                 async for event in events:
+                    await self._workshop.confirmed()
                     if self._silenced:
                         return
                     await publisher.publish(event)
@@ -230,7 +237,7 @@ class RunAttempt:
         if timed_out:
             message = f"This took longer than the {self._workshop.limits.run_timeout_s:g} s that a run may take."
             return lifecycle.failed(RunErrorCode.TIMEOUT, message, usage)
-        if self._stop is Stop.DRAINED:
+        if self._stop is not Stop.CANCELLED and self._stop is not None:
             return lifecycle.interrupted(usage)
         return lifecycle.cancelled(lease.thread_id, lease.run_id, usage)
 

@@ -1,8 +1,8 @@
 """Claims the runs whose turn it is and runs each in a task of its own, up to the slots of this process.
 
 One task owns all attempts: it opens their TaskGroup, claims, and leaves the group when the last attempt is
-done. Wake-ups come from any thread and are hints; once in `sweep_s` it looks without one, for runs and for
-cancellations.
+done. Wake-ups come from any thread and are hints; once in `sweep_s` it looks without one. What others ask of
+its runs comes with each renewal of the lease.
 """
 
 import asyncio
@@ -13,6 +13,8 @@ from typing import Self
 
 from django.db import InterfaceError, OperationalError
 
+from apps.agents.base import TokenCount
+from apps.execution import lifecycle
 from apps.execution.attempt import (
     AgentSource,
     ModelSource,
@@ -25,6 +27,7 @@ from apps.execution.attempt import (
 )
 from apps.execution.context import OpenTools
 from apps.execution.fairness import ClaimedRun
+from apps.execution.keeper import LeaseKeeper, Renewal
 from apps.execution.limits import RunLimits
 from apps.execution.service import RunService
 from apps.realtime.database import DatabaseThreads
@@ -35,13 +38,14 @@ logger = logging.getLogger(__name__)
 
 
 class Executor:
-    """Runs what was admitted, while it is open. Entering ends the runs that a dead process left behind."""
+    """Runs what was admitted, while it is open. A `LeaseHolder`: `keeper` tells it what becomes of its runs."""
 
     def __init__(
         self,
         *,
         database: DatabaseThreads,
         runs: RunService,
+        keeper: LeaseKeeper,
         log: EventLog,
         agents: AgentSource,
         provider: ModelSource,
@@ -53,6 +57,7 @@ class Executor:
     ) -> None:
         self._database = database
         self._runs = runs
+        self._keeper = keeper
         self._limits = limits
         self._workshop = Workshop(
             database=database,
@@ -64,6 +69,7 @@ class Executor:
             open_bridge=open_bridge,
             history=history,
             end=runs.end,
+            confirmed=keeper.confirmed,
             limits=limits,
         )
         self._wake = asyncio.Event()
@@ -76,13 +82,13 @@ class Executor:
         self._claimed = 0
         self._abandoned = 0
         self._cleanup_failures = 0
-        self._recovered = 0
+        self._fenced = 0
+        self._waits_for_lease = True
+        self._in_doubt = False  # whether a claim may have been committed that nobody here knows of
+        self._not_to_end: set[RunId] = set()
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._recovered = await self._database.call(self._runs.recover)
-        if self._recovered:
-            logger.warning("ended %d runs that a dead process had left running", self._recovered)
         self._main = asyncio.create_task(self._claim_and_run(), name="executor")
         self._main.add_done_callback(_report_death)
         return self
@@ -119,6 +125,24 @@ class Executor:
         except RuntimeError:
             logger.debug("a wake-up came while the loop closed")
 
+    # -- for the keeper of the lease
+
+    def lease_renewed(self, renewal: Renewal) -> None:
+        """Stop what was asked to stop, and what is not ours any more."""
+        if self._waits_for_lease:
+            self._waits_for_lease = False
+            self._wake.set()
+        for run_id, attempt in self._attempts.items():
+            if renewal.owned.get(run_id):
+                attempt.request_stop(Stop.CANCELLED)
+            elif run_id not in renewal.owned and attempt.claimed_at < renewal.asked_at:
+                attempt.request_stop(Stop.LOST)
+
+    def lease_lost(self) -> None:
+        """Stop all runs: others end them. What they still say is refused by the log."""
+        for attempt in self._attempts.values():
+            attempt.request_stop(Stop.LOST)
+
     # -- life cycle
 
     async def drain(self, grace_s: float) -> None:
@@ -147,7 +171,7 @@ class Executor:
             "claimed_total": self._claimed,
             "abandoned_total": self._abandoned,
             "cleanup_failures_total": self._cleanup_failures,
-            "recovered_total": self._recovered,
+            "fenced_total": self._fenced,
         }
 
     # -- inside
@@ -170,8 +194,8 @@ class Executor:
                 self._wake.clear()
                 try:
                     if loop.time() >= next_sweep:
-                        await self._sweep_cancellations()
                         next_sweep = loop.time() + self._limits.sweep_s
+                        await self._take_up_unknown_claims(group)
                     await self._claim_all(group)
                 except (OperationalError, InterfaceError) as error:
                     logger.warning("the database cannot be asked for runs: %s", error)
@@ -181,10 +205,35 @@ class Executor:
 
     async def _claim_all(self, group: asyncio.TaskGroup) -> None:
         while not self._draining and len(self._attempts) + len(self._left_behind) < self._limits.run_slots:
+            if not self._keeper.is_confirmed:
+                self._waits_for_lease = True  # the next renewal wakes
+                return
+            self._in_doubt = True
             claimed = await self._database.call(self._runs.claim)
+            self._in_doubt = False
             if claimed is None:
                 return
             self._start(group, claimed)
+
+    async def _take_up_unknown_claims(self, group: asyncio.TaskGroup) -> None:
+        """Runs that are claimed for this process, and that it does not run. After a claim whose answer was lost, it is
+        that one, and it begins now. Any other was left by an attempt that could not write its end.
+        """
+        known = self._attempts.keys() | self._not_to_end
+        for claimed in await self._database.call(self._runs.claimed_before, known):
+            run_id = claimed.lease.run_id
+            if self._in_doubt and not claimed.lease.logged and not self._draining:
+                logger.warning("run %s was claimed by a commit whose answer was lost", run_id)
+                self._start(group, claimed)
+                continue
+            try:
+                await self._database.call(self._runs.end, claimed.lease, lifecycle.interrupted(TokenCount()))
+            except (OperationalError, InterfaceError):
+                raise
+            except Exception:
+                logger.exception("run %s cannot be ended", run_id)
+                self._not_to_end.add(run_id)  # it is damaged, and would be tried for ever
+        self._in_doubt = False
 
     def _start(self, group: asyncio.TaskGroup, claimed: ClaimedRun) -> None:
         attempt = RunAttempt(claimed, self._workshop, self._adopt)
@@ -204,12 +253,8 @@ class Executor:
         finally:
             del self._attempts[attempt.run_id]
             self._cleanup_failures += attempt.cleanup_failures
+            self._fenced += attempt.was_fenced
             self._wake.set()
-
-    async def _sweep_cancellations(self) -> None:
-        if self._attempts:
-            for run_id in await self._database.call(self._runs.cancel_requests, tuple(self._attempts)):
-                self._stop(run_id, Stop.CANCELLED)
 
     async def _woken(self, timeout_s: float) -> None:
         try:

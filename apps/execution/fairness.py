@@ -55,11 +55,13 @@ def next_in_turn(slots_per_user: int, passed_over: Collection[UserId] = ()) -> t
         passed.add(UserId(budget.user_id))
 
 
-def start(budget: UserBudget, run: Run, paths: PinnedPaths) -> None:
-    """Move the run to `running` under a new fence, with the paths that were chosen for it, and count it."""
+def start(budget: UserBudget, run: Run, paths: PinnedPaths, process_id: str) -> None:
+    """Move the run to `running` under a new fence, with the paths that were chosen for it, and count it. From the
+    commit on it hangs on the lease of `process_id`.
+    """
     now = timezone.now()
     pins = {seam: {"path": pin.path, "version": pin.version} for seam, pin in paths.items()}
-    run.move(RunStatus.RUNNING, fence=run.fence + 1, started_at=now, paths=pins)
+    run.move(RunStatus.RUNNING, fence=run.fence + 1, started_at=now, paths=pins, process_id=process_id)
     budget.start(now)
     budget.save(update_fields=["queued", "running", "last_started_at", "turn_at"])
 

@@ -26,8 +26,10 @@ class RunLimits:
     # The newest finished messages that an agent is given, and the UTF-8 bytes of their text.
     history_messages: int
     history_bytes: int
-    # Between two looks for runs and cancellations whose wake-up was lost.
+    # Between two looks for runs whose wake-up was lost.
     sweep_s: float
+    # How often a restartable run is asked again after its process died.
+    restarts: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +48,17 @@ class PlanLimits:
 
 
 Plans = Callable[[Identity], PlanLimits]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseLimits:
+    """How fast a process that is gone is noticed, and how patiently one that only hangs is waited for."""
+
+    # Between two beats of a lease, which are also two looks at those of others.
+    renew_s: float
+    # A beat that stands still for this long, while the process' lock is free: the process is dead.
+    dead_s: float
+    # A lease that was not renewed for this long: the owner's runs go no further, until it is.
+    hold_s: float
+    # A beat that stands still for this long: the lease is taken away, dead or not.
+    ttl_s: float

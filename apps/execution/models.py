@@ -43,6 +43,14 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Runs that a process has claimed and not ended."""
         return self.filter(status=RunStatus.RUNNING)
 
+    def of_process(self, process_id: str) -> "RunQuerySet":
+        """Running runs that this process has claimed."""
+        return self.running().filter(process_id=process_id)
+
+    def ownerless(self) -> "RunQuerySet":
+        """Running runs whose process holds no lease: it gave its lease back, or lost it."""
+        return self.running().filter(~Exists(Lease.objects.filter(pk=OuterRef("process_id"))))
+
     def claimable(self) -> "RunQuerySet":
         """Queued runs in whose thread nothing runs: taken by ordinal, a thread's runs never overlap."""
         same_thread = Run.objects.filter(user_id=OuterRef("user_id"), thread_id=OuterRef("thread_id"))
@@ -80,6 +88,16 @@ class Run(models.Model):
     )
     cancel_requested = models.BooleanField(default=False)
     paths = models.JSONField(default=dict, help_text="{seam: {path, version}}, pinned at the claim")
+    process_id = models.CharField(
+        max_length=ID_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="the process that claimed it, whose lease",
+    )
+    restarts = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="how often this question was asked again because a process died"
+    )
     fence = models.IntegerField(default=0, help_text="counts the claims; only the newest owner may end the run")
     reserved_tokens = models.BigIntegerField(default=0, help_text="of today's quota, until the run has ended")
     input_tokens = models.BigIntegerField(default=0)
@@ -248,3 +266,35 @@ class UserBudget(models.Model):
             setattr(self, after, getattr(self, after) + 1)
         if not self.queued:
             self.turn_at = None
+
+
+class LeaseQuerySet(models.QuerySet["Lease"]):
+    """Keeping a lease, and taking one away. Each is one statement, which compares and changes at once."""
+
+    def renew(self, process_id: str) -> bool:
+        """Count the lease up. False when it is not there: never taken, or taken away."""
+        return bool(self.filter(pk=process_id).update(beat=models.F("beat") + 1))
+
+    def take(self, process_id: str) -> None:
+        """Begin a lease."""
+        self.bulk_create([Lease(process_id=process_id)], ignore_conflicts=True)
+
+    def take_away(self, process_id: str, beat: int) -> bool:
+        """End a lease whose beat was seen to stand still. False when it has moved, or another was faster."""
+        return bool(self.filter(pk=process_id, beat=beat).delete()[0])
+
+
+class Lease(models.Model):
+    """The word of one process that it lives, which all runs that it has claimed hang on.
+
+    One row a process, not one a run: a beat then costs one small update, and locks no row that a commit wants. Nothing
+    here is a time: whoever looks counts by a clock of their own for how long the beat stands still.
+    """
+
+    process_id = models.CharField(max_length=ID_LENGTH, primary_key=True)
+    beat = models.BigIntegerField(default=0, help_text="counted up while the process and its event loop are at work")
+
+    objects = LeaseQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"lease of process {self.process_id} at beat {self.beat}"

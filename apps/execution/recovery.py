@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 
 from ag_ui.core import BaseEvent
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import transaction
 
 from apps.agents.base import TokenCount
 from apps.execution import lifecycle
@@ -32,40 +32,35 @@ class Recovery:
         self._fold = fold
         self._settlement = Settlement()
 
-    def end_orphans(self) -> int:
-        """End every run that a dead process left running, and say how many: for the start, before anything is
-        claimed.
-
-        In this deployment one process executes runs, so at its start no run has a living owner.
-        """
-        orphans = [RunId(run_id) for run_id in Run.objects.running().order_by("pk").values_list("pk", flat=True)]
-        return sum(self._end_orphan(run_id) for run_id in orphans)
-
-    def _end_orphan(self, run_id: RunId) -> bool:
-        try:
-            return self.end(run_id, lifecycle.interrupted(TokenCount()))
-        except (OperationalError, InterfaceError):
-            raise
-        except Exception:
-            # One damaged run must not keep the server from starting; the audit of clean-up goes on naming it.
-            logger.exception("run %s cannot be ended", run_id)
-            return False
-
     def end(self, run_id: RunId, ending: Ending, fence: int | None = None) -> bool:
         """End one running run, in a transaction of its own; with `fence`, only while that owner has it.
 
         False when there was nothing to end: somebody else has ended it, or owns it by now.
         """
         with transaction.atomic():
-            owner = Run.objects.filter(pk=run_id).values_list("user_id", flat=True).first()
-            if owner is None:
-                return False
-            UserBudget.objects.locked(UserId(owner))
-            run = Run.objects.running().filter(pk=run_id).first()
+            run = self._locked(run_id)
             if run is None or fence not in (None, run.fence):
                 return False
             self._end(run, ending)
             return True
+
+    def end_orphan(self, run_id: RunId, process_id: str) -> Run | None:
+        """End a running run that this process has left, as interrupted, and return it as it was; None when there was
+        nothing to end. In the caller's transaction.
+        """
+        run = self._locked(run_id)
+        if run is None or run.process_id != process_id:
+            return None
+        self._end(run, lifecycle.interrupted(TokenCount()))
+        return run
+
+    def _locked(self, run_id: RunId) -> Run | None:
+        """The run, if it is running; its user's budget is locked from here on."""
+        owner = Run.objects.filter(pk=run_id).values_list("user_id", flat=True).first()
+        if owner is None:
+            return None
+        UserBudget.objects.locked(UserId(owner))
+        return Run.objects.running().filter(pk=run_id).first()
 
     def _end(self, run: Run, ending: Ending) -> None:
         fence = run.fence + 1

@@ -6,15 +6,16 @@ the command they serve; the user's budget is the first row that they lock, so a 
 calls `lock_user` before.
 """
 
+import dataclasses
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from functools import partial
 from typing import Any, Literal
 
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from apps.agents.base import TokenCount
@@ -29,7 +30,7 @@ from apps.execution.tasks import cancel_run, wake_executor
 from apps.realtime.commit import Participant
 from apps.realtime.log import EventLog, RunClosed
 from apps.realtime.values import EndedRun, Ending, LogEntry, RunLease
-from apps.vocabulary import ErrorCode, Identity, MessageId, PinnedPaths, Refusal, RunId, ThreadId, UserId
+from apps.vocabulary import ErrorCode, Identity, MessageId, PinnedPaths, Refusal, RunId, ThreadId, UserId, new_id
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +45,18 @@ def open_for_work() -> str:
     return ""
 
 
+def never_again(user_id: UserId, thread_id: ThreadId, message_id: MessageId) -> bool:  # noqa: ARG001 - a port's signature
+    """No question is asked again by itself."""
+    return False
+
+
 class RunService:
     """See the module. `choose_paths` is asked in the claim's transaction; `fold` writes the messages of ended
     runs; `known_agents` says what a run of each agent may use, in tokens; `plans` what each user may hold;
-    `why_closed` why no work may begin, or nothing.
+    `why_closed` why no work may begin, or nothing;
+    runs; `process_id` is the owner of what is claimed here; `restartable` names the agents whose runs may be asked
+    again by themselves when their process died, and `ask_again` puts a thread, whose row is locked, back to its
+    question, or says False when the question is gone.
     """
 
     def __init__(
@@ -59,6 +68,9 @@ class RunService:
         known_agents: Mapping[str, int],
         plans: Plans,
         fold: Participant,
+        process_id: str,
+        restartable: Collection[str] = (),
+        ask_again: Callable[[UserId, ThreadId, MessageId], bool] = never_again,
         why_closed: Callable[[], str] = open_for_work,
     ) -> None:
         self._log = log
@@ -68,6 +80,9 @@ class RunService:
         self._known_agents = dict(known_agents)
         self._plans = plans
         self._fold = fold
+        self._process_id = process_id
+        self._restartable = frozenset(restartable)
+        self._put_back = ask_again
         self._recovery = Recovery(log, fold)
 
     # -- commands; inside the caller's transaction
@@ -149,18 +164,7 @@ class RunService:
 
     def stored_request(self, user_id: UserId, run_id: RunId) -> RunRequest:
         """What was asked in a run, for asking it again. Raises Refusal(not_found)."""
-        run = self._get(user_id, run_id)
-        return RunRequest(
-            run_id=run.run_id,
-            thread_id=run.thread,
-            agent=run.agent,
-            text=run.text,
-            message_id=MessageId(run.message_id),
-            message=run.message,
-            attachments=tuple(run.attachments),
-            parent_run_id=run.parent,
-            retry_of=None if run.retry_of is None else RunId(run.retry_of),
-        )
+        return _request_of(self._get(user_id, run_id))
 
     def usage(self, identity: Identity) -> dict[str, Any]:
         """What the user's own runs used, and may use in a day, as JSON values."""
@@ -193,16 +197,36 @@ class RunService:
             if claimed is not None:
                 return claimed
 
-    def cancel_requests(self, run_ids: Iterable[RunId]) -> list[RunId]:
-        """Those of these runs that were asked to stop, or are over (their user was deleted), for a lost wake-up."""
-        asked = list(run_ids)
-        going_on = Run.objects.running().filter(pk__in=asked, cancel_requested=False)
-        wanted = set(going_on.values_list("pk", flat=True))
-        return [run_id for run_id in asked if run_id not in wanted]
+    def claimed_before(self, known: Collection[RunId]) -> list[ClaimedRun]:
+        """The runs that are claimed for this process, except those that it knows: of such a claim the commit's answer
+        was lost.
+        """
+        unknown = Run.objects.of_process(self._process_id).exclude(pk__in=list(known)).order_by("pk")
+        return [self._as_claimed(run) for run in unknown]
 
-    def recover(self) -> int:
-        """End the runs that a dead process left running; returns how many."""
-        return self._recovery.end_orphans()
+    def runs_of(self, process_id: str) -> list[RunId]:
+        """The running runs of a process that is gone, those first that began first."""
+        runs = Run.objects.of_process(process_id).order_by("started_at", "pk")
+        return [RunId(run_id) for run_id in runs.values_list("pk", flat=True)]
+
+    def end_orphan(self, process_id: str, run_id: RunId) -> bool:
+        """End a run that this process has left behind, as interrupted, and ask again where that may be done; False
+        when it had ended. Any error of the database leaves it as it was.
+        """
+        try:
+            with transaction.atomic():
+                run = self._recovery.end_orphan(run_id, process_id)
+                if run is None:
+                    return False
+                self._ask_again(run)
+                transaction.on_commit(wake_executor.enqueue, robust=True)  # its slot is free
+                return True
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            # One damaged run must not keep others from their end; the audit of clean-up goes on naming it.
+            logger.exception("run %s cannot be ended", run_id)
+            return False
 
     def end(self, lease: RunLease, ending: Ending) -> bool:
         """End a run whose owner cannot write its end through the publisher; False when it was no longer the
@@ -229,11 +253,43 @@ class RunService:
             self._leave_queue(budget, run, RunStatus.INTERRUPTED)
             return None
         paths = self._choose_paths(identity)
-        fairness.start(budget, run, paths)
+        fairness.start(budget, run, paths, self._process_id)
         if places := fairness.places_behind(run.owner, [run.ordinal]):
             self._log.append(run.owner, places)
         lease = RunLease(run.run_id, run.thread, run.owner, run.fence, logged)
         return ClaimedRun(lease, identity, run, paths)
+
+    def _as_claimed(self, run: Run) -> ClaimedRun:
+        logged = self._log.logged(run.owner, run.run_id)
+        lease = RunLease(run.run_id, run.thread, run.owner, run.fence, logged)
+        return ClaimedRun(lease, Identity(run.owner, run.user_name), run, run.pinned_paths)
+
+    def _ask_again(self, run: Run) -> None:
+        """Queue a new run for the same question, unless the user has moved on, or it was tried often enough: it may be
+        the question that kills processes.
+        """
+        if run.agent not in self._restartable or run.restarts >= self._limits.restarts or run.cancel_requested:
+            return
+        if Run.objects.owned(run.owner).open().filter(thread_id=run.thread_id).exists():
+            return
+        again = dataclasses.replace(
+            _request_of(run),
+            run_id=RunId(new_id()),
+            parent_run_id=None if run.parent_run_id is None else RunId(run.parent_run_id),
+            retry_of=run.run_id,
+            restarts=run.restarts + 1,
+        )
+        try:
+            with transaction.atomic():  # a savepoint: whatever becomes of the new run, the old one ends
+                if self._put_back(run.owner, run.thread, again.message_id):
+                    self.admit(Identity(run.owner, run.user_name), again)
+                    logger.info("run %s is asked again, as run %s", run.pk, again.run_id)
+        except (OperationalError, InterfaceError):
+            raise
+        except Refusal as refusal:
+            logger.warning("run %s is not asked again: %s", run.pk, refusal)
+        except Exception:
+            logger.exception("run %s cannot be asked again", run.pk)
 
     def _cancel_all(self, budget: UserBudget, runs: Sequence[Run]) -> "_Leaving":
         queued = [run for run in runs if run.status == RunStatus.QUEUED]
@@ -277,6 +333,20 @@ class _Leaving:
 
     entries: Sequence[LogEntry]
     ended: Sequence[EndedRun]
+
+
+def _request_of(run: Run) -> RunRequest:
+    return RunRequest(
+        run_id=run.run_id,
+        thread_id=run.thread,
+        agent=run.agent,
+        text=run.text,
+        message_id=MessageId(run.message_id),
+        message=run.message,
+        attachments=tuple(run.attachments),
+        parent_run_id=run.parent,
+        retry_of=None if run.retry_of is None else RunId(run.retry_of),
+    )
 
 
 def _ended(run: Run, ending: Ending) -> EndedRun:

@@ -126,6 +126,10 @@ class EventLog:
             raise RunClosed(run_id)
         return RunLedger.objects.values_list("logged", flat=True).get(run_id=run_id)
 
+    def logged(self, user_id: UserId, run_id: RunId) -> int:
+        """How many events the run has logged."""
+        return RunLedger.objects.values_list("logged", flat=True).get(run_id=run_id, user_id=user_id)
+
     def request_cancel(self, user_id: UserId, run_id: RunId) -> bool:
         """Ask the run's owner to stop; it learns of it from its next commit. False when the run has ended."""
         return bool(

@@ -49,6 +49,7 @@ RUN_LIMITS = RunLimits(
     history_messages=40,
     history_bytes=131_072,
     sweep_s=0.05,
+    restarts=1,
 )
 CHAT_LIMITS = ChatLimits(text_bytes=32_768, receipt_hours=24)
 PLAN = PlanLimits(
@@ -79,6 +80,7 @@ class Room:
             known_agents={"assistant": 1_000, "metronome": 1_000},
             plans=lambda _: self.plan,
             fold=self.fold,
+            process_id=new_id(),
         )
         self.conversation = Conversation(runs=self.runs, log=self.log, limits=limits)
         self._committer = Committer(

@@ -8,6 +8,8 @@ from apps.realtime.log import EventLog, LogLimits
 from apps.realtime.models import RunLedger, Segment
 from tests.execution.running_room import PATHS, Notes, a_request, in_transaction, limits_with
 
+OWNER = "0198c2d4-0000-7000-8000-000000000001"  # the process that claims at the desk
+
 
 class Desk:
     """Each call is one transaction, as a command is."""
@@ -23,6 +25,7 @@ class Desk:
             known_agents={"metronome": 1_000, "faulty": 100},
             plans=lambda _: plan,
             fold=self.fold,
+            process_id=OWNER,
         )
 
     def admit(self, identity, **changes):

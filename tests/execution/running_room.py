@@ -20,8 +20,10 @@ from apps.execution.admission import Admission, RunRequest
 from apps.execution.apps import execution_config
 from apps.execution.executor import Executor
 from apps.execution.factory import ExecutionEngineFactory
-from apps.execution.limits import PlanLimits, RunLimits
+from apps.execution.keeper import LeaseKeeper
+from apps.execution.limits import LeaseLimits, PlanLimits, RunLimits
 from apps.execution.models import Run, UserBudget
+from apps.execution.reaper import Reaper
 from apps.execution.service import RunService
 from apps.execution.settlement import Settlement
 from apps.realtime.bridge import OwnerBridge
@@ -42,6 +44,7 @@ LIMITS = RunLimits(
     history_messages=40,
     history_bytes=131_072,
     sweep_s=0.05,
+    restarts=1,
 )
 PLAN = PlanLimits(
     open_runs_per_user=20,
@@ -51,6 +54,7 @@ PLAN = PlanLimits(
     messages_per_thread=200,
     stored_bytes_per_user=1_000_000,
 )
+LEASES = LeaseLimits(renew_s=0.05, dead_s=0.4, hold_s=5.0, ttl_s=8.0)
 ANN = Identity(UserId(1), "ann")
 BOB = Identity(UserId(2), "bob")
 TERMINAL = {"RUN_FINISHED", "RUN_ERROR"}
@@ -71,6 +75,9 @@ class Notes:
 
     def write(self, ended: Sequence[EndedRun]) -> None:
         self.ended += ended
+
+    def ask_again(self, user_id: UserId, thread_id: ThreadId, message_id: MessageId) -> bool:
+        return True
 
 
 class Tabs:
@@ -114,20 +121,32 @@ class RunningRoom:
             self.agents.register(agent)
         self.agents.freeze()
         self.engines = ExecutionEngineFactory(limits)
-        self.runs = RunService(
-            log=log,
-            limits=limits,
-            choose_paths=lambda _: PATHS,
-            known_agents={agent.name: agent.max_tokens for agent in self.agents.describe()},
-            plans=lambda _: plan,
-            fold=self.notes,
-        )
+        self.plan = plan
+        self.process_id = new_id()
+        self.runs = self.new_service(RunService)
         self.executor: Executor | None = None
+        self.keeper: LeaseKeeper | None = None
+        self.reaper: Reaper | None = None
 
-    def new_executor(self, **changes: Any) -> Executor:
+    def new_service[S: RunService](self, kind: type[S]) -> S:
+        agents = self.agents.describe()
+        return kind(
+            log=self.log,
+            limits=self.limits,
+            choose_paths=lambda _: PATHS,
+            known_agents={agent.name: agent.max_tokens for agent in agents},
+            plans=lambda _: self.plan,
+            fold=self.notes,
+            process_id=self.process_id,
+            restartable=[agent.name for agent in agents if agent.restartable],
+            ask_again=self.notes.ask_again,
+        )
+
+    def new_executor(self, keeper: LeaseKeeper, **changes: Any) -> Executor:
         parts: dict[str, Any] = {
             "database": self.database,
             "runs": self.runs,
+            "keeper": keeper,
             "log": self.log,
             "agents": self.agents,
             "provider": NoModel(),
@@ -139,11 +158,23 @@ class RunningRoom:
         }
         return Executor(**(parts | changes))
 
+    async def dies(self) -> None:
+        """What was claimed here so far belongs to a process that is no more."""
+        self.process_id = new_id()
+        self.runs = self.new_service(RunService)
+
     @asynccontextmanager
     async def executing(self, **changes: Any) -> AsyncIterator[Executor]:
-        """An executor, in the slot where wake-ups look for it."""
-        async with self.new_executor(**changes) as executor:
-            self.executor = executor
+        """An executor with its lease, in the slot where wake-ups look for it."""
+        runs = changes.get("runs", self.runs)
+        keeper = LeaseKeeper(self.process_id, changes.pop("leases", LEASES))
+        executor = self.new_executor(keeper, **changes)
+        async with (
+            Reaper(self.database, runs) as reaper,
+            keeper.open(executor, reaper.end_runs_of),
+            executor,
+        ):
+            self.executor, self.keeper, self.reaper = executor, keeper, reaper
             execution_config().services = self
             try:
                 yield executor

@@ -11,7 +11,7 @@ from apps.realtime.bridge import OwnerBridge
 from apps.realtime.protocol import IfBusy
 from apps.vocabulary import Identity, UserId
 from tests.execution.odd_agents import LET_GO
-from tests.execution.running_room import ANN, BOB, LIMITS, PLAN, TERMINAL, eventually, open_running_room
+from tests.execution.running_room import ANN, BOB, TERMINAL, eventually, open_running_room
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -61,7 +61,6 @@ async def test_an_agent_that_was_left_behind_keeps_its_slot():
         await room.cancel(ANN, run_id)
         await room.ended(ANN, run_id)
         following = await room.start(BOB, "metronome")
-        assert await room.database.call(room.runs.cancel_requests, [following]) == []
         assert (await room.run(following)).status == "queued"
         LET_GO.pop(run_id).set()
         await room.ended(BOB, following)
@@ -118,7 +117,7 @@ async def test_a_drain_ends_running_runs_and_leaves_queued_ones_for_the_next_sta
         async with room.executing() as executor:
             await room.ended(BOB, late)
             await room.seen(ANN, ids[1], "TEXT_MESSAGE_CONTENT")
-            assert executor.census()["recovered_total"] == 0
+            assert room.reaper.census()["recovered_total"] == 0
 
 
 async def test_a_run_that_does_not_end_within_the_grace_is_an_orphan_that_the_next_start_ends(caplog):
@@ -130,9 +129,10 @@ async def test_a_run_that_does_not_end_within_the_grace_is_an_orphan_that_the_ne
             assert "left to the next start" in caplog.text
             assert (await room.run(run_id)).status == "running"
             LET_GO.pop(run_id).set()
-        async with room.executing() as executor:
+        await room.dies()
+        async with room.executing():
             assert (await room.ended(ANN, run_id))["code"] == "interrupted"
-            assert executor.census()["recovered_total"] == 1
+            await eventually(lambda: room.reaper.census()["recovered_total"] == 1)
         logged = await room.database.call(room.log.read_run, ANN.user_id, run_id)
         assert len([event for event in logged if event["type"] in TERMINAL]) == 1
         assert "after the end" not in str(logged)
@@ -148,17 +148,8 @@ async def test_an_outage_while_claiming_ends_and_nothing_was_lost(caplog):
                 raise OperationalError("the database is away")
             return super().claim()
 
-    async with open_running_room() as room:
-        flaky = Flaky(
-            log=room.log,
-            limits=LIMITS,
-            choose_paths=lambda _: {},
-            known_agents={},
-            plans=lambda _: PLAN,
-            fold=room.notes,
-        )
-        async with room.executing(runs=flaky):
-            await room.ended(ANN, await room.start(ANN, "metronome"))
+    async with open_running_room() as room, room.executing(runs=room.new_service(Flaky)):
+        await room.ended(ANN, await room.start(ANN, "metronome"))
     assert "cannot be asked" in caplog.text
 
 
@@ -172,18 +163,9 @@ async def test_a_defect_in_a_claim_is_logged_and_the_next_sweep_claims_again(cap
                 raise ZeroDivisionError
             return super().claim()
 
-    async with open_running_room() as room:
-        broken = Broken(
-            log=room.log,
-            limits=LIMITS,
-            choose_paths=lambda _: {},
-            known_agents={},
-            plans=lambda _: PLAN,
-            fold=room.notes,
-        )
-        async with room.executing(runs=broken) as executor:
-            await room.ended(ANN, await room.start(ANN, "metronome"))
-            assert executor.is_alive
+    async with open_running_room() as room, room.executing(runs=room.new_service(Broken)) as executor:
+        await room.ended(ANN, await room.start(ANN, "metronome"))
+        assert executor.is_alive
     assert "claiming failed" in caplog.text
 
 

@@ -36,7 +36,6 @@ def test_a_running_run_that_is_cancelled_is_asked_to_stop_as_often_as_one_likes(
     assert [desk.cancel(ANN, run_id) for _ in range(2)] == ["cancelling"] * 2
     assert Run.objects.get().status == "running"
     assert RunLedger.objects.get().cancel_requested
-    assert desk.runs.cancel_requests([run_id]) == [run_id]
     assert desk.runs.describe(ANN.user_id, run_id)["cancel_requested"]
     assert len(events_of(ANN)) == 1
 
@@ -48,7 +47,6 @@ def test_a_run_that_has_ended_cannot_be_cancelled(desk):
     refusal = refusal_of(desk.cancel, ANN, run_id)
     assert refusal.code == ErrorCode.RUN_FINISHED
     assert "succeeded" in refusal.message
-    assert desk.runs.cancel_requests([run_id]) == []
 
 
 @pytest.mark.parametrize("run_id", ["no-such-run", "", "\0", "x" * 10_000, "\ud800", "ünknown"])

@@ -32,6 +32,7 @@ LIMITS = RunLimits(
     history_messages=40,
     history_bytes=131_072,
     sweep_s=1.0,
+    restarts=1,
 )
 
 
@@ -50,6 +51,7 @@ class World:
             known_agents={"metronome": 1_000},
             plans=lambda _identity: default_plan(Configuration()),
             fold=fold,
+            process_id=new_id(),
         )
 
     def user(self, name):
