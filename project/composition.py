@@ -11,23 +11,19 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from typing import Any, cast
 
-from django.conf import settings
 from django.db import connection
 
 from apps.agents.builtin_tools import ThreadHit, ThreadSearch, builtin_tools
 from apps.agents.provider import ModelProvider
-from apps.agents.registry import AgentClassRegistry, build_registry
+from apps.agents.registry import AgentClassRegistry
 from apps.agents.tools import Toolbox
 from apps.chat.authentication import Principal, no_longer_valid
 from apps.chat.conversation import Conversation
 from apps.chat.folding import MessageFold
-from apps.chat.history import history_within
 from apps.chat.search import search_threads
 from apps.execution.apps import execution_config
 from apps.execution.executor import Executor
 from apps.execution.factory import ExecutionEngineFactory
-from apps.execution.keeper import LeaseKeeper
-from apps.execution.reaper import Reaper
 from apps.execution.service import RunService
 from apps.execution.settlement import Settlement
 from apps.operations.census import Counted, census_of
@@ -47,16 +43,13 @@ from apps.realtime.reader import PageReader, read_heads
 from apps.realtime.tracing import DeliveryTrace
 from apps.vocabulary import UserId, new_id
 from project.configuration import Configuration
+from project.execution import Execution
 from project.layers import disconnecting, own_layer
 from project.limits import (
     chat_limits,
     connection_limits,
     hint_limits,
-    history_limits,
-    lease_limits,
     log_limits,
-    model_settings,
-    plans,
     pool_limits,
     retention_limits,
     run_limits,
@@ -134,37 +127,19 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     bridges = WebSocketBridgeFactory(pool, reader, connection_limits(configuration), tracing.trace)
     engines = ExecutionEngineFactory(run_limits(configuration))
     switch = Switch(configuration, database, engines, bridges)
-    agents = build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
-    provider = ModelProvider(model_settings(configuration))
-    fold = MessageFold(log)
-    runs = _run_service(configuration, process_id, log, switch, agents, fold)
-    lease = LeaseKeeper(process_id, lease_limits(configuration))
-    reaper = Reaper(database, runs)
-    conversation = Conversation(runs=runs, log=log, limits=chat_limits(configuration))
-    executor = _executor(
-        configuration,
-        database,
-        runs,
-        lease,
-        log,
-        switch,
-        agents=agents,
-        provider=provider,
-        toolbox=toolbox,
-    )
+    execution = Execution(configuration, process_id, database, log, switch, toolbox)
+    conversation = Conversation(runs=execution.runs, log=log, limits=chat_limits(configuration))
     upkeep = Upkeep(database, retention_limits(configuration), witness_file(configuration, connection.settings_dict))
-    counted: dict[str, Counted] = {"executor": executor, "engines": engines, "pool": pool, "log": log, "reader": reader}
-    census = census_of(**counted, hints=hints, lease=lease, recovery=reaper, upkeep=upkeep, database=database)
+    counted: dict[str, Counted] = {"engines": engines, "pool": pool, "log": log, "reader": reader, "hints": hints}
+    census = census_of(**execution.counted(), **counted, upkeep=upkeep, database=database)
 
     parts: tuple[AbstractAsyncContextManager[Any], ...] = (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
-        provider,
-        _opened_log(hints, log, database, fold, switch),
+        execution.provider,
+        _opened_log(hints, log, database, execution.fold, switch),
         reader,
         pool,
-        reaper,
-        lease.open(executor, reaper.end_runs_of),
-        executor,
+        *execution.parts(),
         upkeep,
         *_jobs(configuration, database, conversation, tracing),
         *switch.jobs(),
@@ -178,14 +153,14 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         log=log,
         pool=pool,
         bridges=bridges,
-        agents=agents,
-        provider=provider,
+        agents=execution.agents,
+        provider=execution.provider,
         switch=switch,
         engines=engines,
-        runs=runs,
-        executor=executor,
+        runs=execution.runs,
+        executor=execution.executor,
         conversation=conversation,
-        readiness=_readiness(database, pool, log, executor, upkeep, hints),
+        readiness=_readiness(database, pool, log, execution.executor, upkeep, hints),
         metrics=Metrics(census, kind=kind, version=VERSION) if configuration.metrics else None,
     )
 
@@ -233,55 +208,6 @@ def _pool(configuration: Configuration, database: DatabaseThreads) -> WebSocketC
         pool_limits(configuration),
         read_heads=lambda user_ids: database.call(read_heads, user_ids),
         find_invalid=_find_invalid(database),
-    )
-
-
-def _run_service(
-    configuration: Configuration,
-    process_id: str,
-    log: EventLog,
-    switch: Switch,
-    agents: AgentClassRegistry,
-    fold: MessageFold,
-) -> RunService:
-    return RunService(
-        log=log,
-        limits=run_limits(configuration),
-        choose_paths=switch.choose_paths,
-        known_agents={agent.name: agent.max_tokens for agent in agents.describe()},
-        plans=plans(configuration, settings.TURNOUT_PLAN),
-        fold=switch.observed(fold),
-        process_id=process_id,
-        restartable=[agent.name for agent in agents.describe() if agent.restartable],
-        ask_again=fold.ask_again,
-        why_closed=switch.why_closed,
-    )
-
-
-def _executor(
-    configuration: Configuration,
-    database: DatabaseThreads,
-    runs: RunService,
-    lease: LeaseKeeper,
-    log: EventLog,
-    switch: Switch,
-    *,
-    agents: AgentClassRegistry,
-    provider: ModelProvider,
-    toolbox: Toolbox,
-) -> Executor:
-    return Executor(
-        database=database,
-        runs=runs,
-        keeper=lease,
-        log=log,
-        agents=agents,
-        provider=provider,
-        open_tools=toolbox.open_belt,
-        open_engine=switch.open_engine,
-        open_bridge=switch.open_bridge,
-        history=history_within(history_limits(configuration)),
-        limits=run_limits(configuration),
     )
 
 
