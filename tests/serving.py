@@ -57,6 +57,7 @@ class ServerProcess:
             "PYTHONUNBUFFERED": "1",
             **(environment or {}),
         }
+        self.program = ["manage.py"]
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
         self.port = 0
@@ -71,7 +72,7 @@ class ServerProcess:
     def start(self, port: int = 0, timeout_s: float = 60, host: str = "127.0.0.1") -> "ServerProcess":
         """Start, and wait until it serves. A restart may ask for the port that it had."""
         self.process = subprocess.Popen(
-            [sys.executable, "manage.py", "serve", "--host", host, "--port", str(port)],
+            [sys.executable, *self.program, "serve", "--host", host, "--port", str(port)],
             cwd=ROOT,
             env=self.environment,
             stdin=subprocess.DEVNULL,

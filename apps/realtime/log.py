@@ -153,7 +153,8 @@ class EventLog:
         if Tombstone.objects.filter(pk=user_id).exists():
             raise Refusal(ErrorCode.UNAVAILABLE, "this account was deleted; nothing is written for it any more")
         if self._audience is not None:
-            transaction.on_commit(partial(self._audience.show, pages))
+            # Robust: it is stored, and whoever stored it must not be told that it failed; tabs find it by the poll.
+            transaction.on_commit(partial(self._audience.show, pages), robust=True)
         return pages[0].position
 
     def begin_erasure(self, user_id: UserId, thread_id: ThreadId) -> None:

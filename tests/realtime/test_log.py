@@ -307,6 +307,24 @@ def test_an_append_outside_a_run_rolls_back_with_its_transaction_and_is_shown_on
     assert [page.position for page in tabs.pages] == [position]
 
 
+def test_an_audience_that_fails_takes_nothing_back_from_whoever_committed():
+    class Broken(Tabs):
+        def show(self, pages):
+            raise RuntimeError("nobody can be shown anything")
+
+    with transaction.atomic():
+        EventLog(LogLimits(), Broken()).append(UserId(1), [LogEntry(CustomEvent(name="n", value=1))])
+    assert len(stored_entries(1)) == 1
+
+
+async def test_an_audience_that_fails_does_not_end_the_writer():
+    async with open_log_room() as room:
+        room.tabs.pages = None  # type: ignore[assignment]
+        publisher = room.publisher(lease := await room.lease(1))
+        await publisher.finish(finished(lease))
+        assert room.log.is_open
+
+
 class MarksTheEnd(Notes):
     """Writes a row for each ended run, as settling does."""
 
