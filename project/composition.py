@@ -11,11 +11,12 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from typing import Any, cast
 
+from django.conf import settings
 from django.db import connection
 
 from apps.agents.builtin_tools import ThreadHit, ThreadSearch, builtin_tools
 from apps.agents.provider import ModelProvider
-from apps.agents.registry import AgentClassRegistry
+from apps.agents.registry import AgentClassRegistry, build_registry
 from apps.agents.tools import Toolbox
 from apps.chat.authentication import Principal, no_longer_valid
 from apps.chat.conversation import Conversation
@@ -126,12 +127,13 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     tracing = TraceAnswering(database, process_id, DeliveryTrace(configuration.trace_marks))
     bridges = WebSocketBridgeFactory(pool, reader, connection_limits(configuration), tracing.trace)
     engines = ExecutionEngineFactory(run_limits(configuration))
-    switch = Switch(configuration, database, engines, bridges)
-    execution = Execution(configuration, process_id, database, log, switch, toolbox)
+    agents = build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
+    switch = Switch(configuration, database, engines, bridges, agents, toolbox)
+    execution = Execution(configuration, process_id, database, log, switch, agents, toolbox)
     conversation = Conversation(runs=execution.runs, log=log, limits=chat_limits(configuration))
     upkeep = Upkeep(database, retention_limits(configuration), witness_file(configuration, connection.settings_dict))
     counted: dict[str, Counted] = {"engines": engines, "pool": pool, "log": log, "reader": reader, "hints": hints}
-    census = census_of(**execution.counted(), **counted, upkeep=upkeep, database=database)
+    census = census_of(**execution.counted(), **counted, upkeep=upkeep, switch=switch, database=database)
 
     parts: tuple[AbstractAsyncContextManager[Any], ...] = (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
@@ -153,7 +155,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         log=log,
         pool=pool,
         bridges=bridges,
-        agents=execution.agents,
+        agents=agents,
         provider=execution.provider,
         switch=switch,
         engines=engines,

@@ -119,6 +119,17 @@ class Configuration:
     guard_baseline_runs: int = _bound(5_000, "runs", "newest legacy runs that its frozen figures are made of")
     observed_ends: int = _bound(20_000, "runs", "ends that are kept of each seam")
 
+    # comparing the two paths of a seam
+    shadow_slots: int = _bound(2, "replays", "replays at a time in one process")
+    shadow_timeout_s: float = _bound(30.0, "seconds", "one replay on one path")
+    shadow_share: float = _bound(1.0, "share", "of legacy's runs that are recorded while a seam is compared; up to 1")
+    shadow_waiting: int = _bound(200, "recordings", "recordings of all processes that wait for their replay")
+    shadow_queued: int = _bound(100, "runs", "finished runs of one process on their way to a recording")
+    shadow_poll_s: float = _bound(15.0, "seconds", "between two looks for recordings that other processes left")
+    shadow_stop_s: float = _bound(1.0, "seconds", "for replays under way, when the process ends")
+    recording_bytes: int = _bound(524_288, "bytes", "one recorded run; a larger one is not compared")
+    recording_minutes: float = _bound(60.0, "minutes", "an older recording is thrown away")
+
     # agents
     faulty_agent: bool = _bound(default=False, unit="switch", meaning="register the agent that misbehaves")
     model: str = _bound("", "provider:model", "model that `assistant` uses; empty for the offline agent")
@@ -162,6 +173,7 @@ class Configuration:
             (self.heartbeat_s < self.stall_timeout_s, "heartbeat_s < stall_timeout_s"),
             (self.report_s * 2 < self.report_stale_s, "2 * report_s < report_stale_s"),
             (self.revalidate_s < _REVOKED_WITHIN_S, f"revalidate_s < {_REVOKED_WITHIN_S}"),
+            (self.shadow_share <= 1, "shadow_share <= 1"),
             (self.connections_per_user <= self.connections, "connections_per_user <= connections"),
             (
                 self.guard_failure_limit < 1 < min(self.guard_evidence, self.guard_alarm),

@@ -5,14 +5,16 @@ Nobody imports this file before. The rehearsal of the end puts it in the other's
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
+from apps.agents.registry import AgentClassRegistry
+from apps.agents.tools import Toolbox
 from apps.execution.context import UserExecutionContext
 from apps.execution.engine import Engine
 from apps.execution.factory import ExecutionEngineFactory
 from apps.realtime.bridge import RunBridge, WebSocketBridgeFactory
 from apps.realtime.commit import Participant
 from apps.realtime.database import DatabaseThreads
-from apps.realtime.periodic import Periodic
 from apps.realtime.values import RunLease
 from apps.vocabulary import Identity, PinnedPath, PinnedPaths, UserId
 from project.configuration import Configuration
@@ -27,6 +29,8 @@ class Switch:
         database: DatabaseThreads,  # noqa: ARG002 - as the other
         engines: ExecutionEngineFactory,
         bridges: WebSocketBridgeFactory,
+        agents: AgentClassRegistry,  # noqa: ARG002 - as the other
+        toolbox: Toolbox,  # noqa: ARG002 - as the other
     ) -> None:
         self._engines = engines
         self._bridges = bridges
@@ -64,6 +68,10 @@ class Switch:
         """Nothing keeps work from beginning."""
         return ""
 
-    def jobs(self) -> tuple[Periodic, ...]:
+    def jobs(self) -> tuple[AbstractAsyncContextManager[Any], ...]:
         """None."""
         return ()
+
+    def census(self) -> Mapping[str, int]:
+        """Nothing is counted."""
+        return {}

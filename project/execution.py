@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 
 from apps.agents.provider import ModelProvider
-from apps.agents.registry import build_registry
+from apps.agents.registry import AgentClassRegistry
 from apps.agents.tools import Toolbox
 from apps.chat.folding import MessageFold
 from apps.chat.history import history_within
@@ -32,12 +32,12 @@ class Execution:
         database: DatabaseThreads,
         log: EventLog,
         switch: Switch,
+        agents: AgentClassRegistry,
         toolbox: Toolbox,
     ) -> None:
-        self.agents = build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
         self.provider = ModelProvider(model_settings(configuration))
         self.fold = MessageFold(log)
-        described = self.agents.describe()
+        described = agents.describe()
         self.runs = RunService(
             log=log,
             limits=run_limits(configuration),
@@ -57,7 +57,7 @@ class Execution:
             runs=self.runs,
             keeper=self.lease,
             log=log,
-            agents=self.agents,
+            agents=agents,
             provider=self.provider,
             open_tools=toolbox.open_belt,
             open_engine=switch.open_engine,

@@ -17,6 +17,7 @@ ENGINE_SEAM = Seam(
     default_stage=Stage.ON,
     replayable=True,
     legacy_leaks=True,
+    private=settings.TURNOUT_LEGACY_PRIVATE_ENGINE,
     open_work="project.pinned_work.engine_runs_on_legacy",
 )
 

@@ -216,6 +216,7 @@ LOGGING: dict[str, Any] = {
 
 # The rooms that can be deleted are named here, by dotted path, and imported nowhere.
 TURNOUT_LEGACY_ENGINE: str = "apps.legacy.engine.get_execution_engine"
+TURNOUT_LEGACY_PRIVATE_ENGINE: str = "apps.legacy.engine.get_private_execution_engine"
 TURNOUT_LEGACY_BRIDGE: str = "apps.legacy.bridge.get_agent_websocket_bridge"
 TURNOUT_SEAMS: str = "project.seams.SEAMS"
 TURNOUT_AGENTS: list[str] = env.list("TURNOUT_AGENTS", default=[])

@@ -5,10 +5,14 @@ room. Once every seam is retired, `project/direct.py`, which has the same method
 place of this file.
 """
 
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from typing import Any
 
+from apps.agents.registry import AgentClassRegistry
+from apps.agents.tools import Toolbox
 from apps.execution.context import UserExecutionContext
 from apps.execution.engine import Engine
 from apps.execution.factory import ExecutionEngineFactory
@@ -19,10 +23,13 @@ from apps.realtime.database import DatabaseThreads
 from apps.realtime.periodic import Periodic
 from apps.realtime.values import RunLease
 from apps.rollout.adapter import FactoryAdapter
+from apps.rollout.reach import reach_legacy
+from apps.rollout.shadow import Shadow
 from apps.rollout.watch import Watch
 from apps.vocabulary import Identity, PinnedPath, PinnedPaths, UserId
 from project.configuration import Configuration
 from project.seams import BRIDGE_SEAM, ENGINE_SEAM, SEAMS
+from project.shadowing import comparing_bridge, engine_replay, recording_engine, shadow_limits
 from project.version import VERSION
 from project.watching import count_starts, forget_old_ends, guard_limits, observe_ends
 
@@ -39,6 +46,8 @@ class Switch:
         database: DatabaseThreads,
         engines: ExecutionEngineFactory,
         bridges: WebSocketBridgeFactory,
+        agents: AgentClassRegistry,
+        toolbox: Toolbox,
     ) -> None:
         self._configuration = configuration
         self._database = database
@@ -47,7 +56,14 @@ class Switch:
             SEAMS,
             bind={ENGINE_SEAM.name: engines.open_engine, BRIDGE_SEAM.name: bridges.open_run_bridge},
             read_paths=lambda identity: database.call(self.choose_paths, identity),
+            reach=lambda seam: database.call(reach_legacy, seam),
         )
+        replay = engine_replay(ENGINE_SEAM, agents, toolbox, configuration)
+        self._shadow = Shadow({ENGINE_SEAM.name: replay}, shadow_limits(configuration), self._is_busy, random.random)
+        self._open_engine = recording_engine(
+            ENGINE_SEAM, self._adapter, self._shadow, database, configuration.recording_bytes
+        )
+        self._open_bridge = comparing_bridge(BRIDGE_SEAM, self._adapter, self._shadow)
 
     def __repr__(self) -> str:
         return f"<Switch {self._adapter!r}>"
@@ -57,14 +73,14 @@ class Switch:
         return self._adapter.choose_paths(identity)
 
     def open_engine(self, context: UserExecutionContext, paths: PinnedPaths) -> AbstractAsyncContextManager[Engine]:
-        """The engine of a run, on the path that was pinned."""
-        return self._adapter.use(ENGINE_SEAM, context.identity, paths.get(ENGINE_SEAM.name), context)
+        """The engine of a run, on the path that was pinned; legacy's is recorded while its seam is compared."""
+        return self._open_engine(context, paths)
 
     def open_bridge(
         self, lease: RunLease, identity: Identity, paths: PinnedPaths
     ) -> AbstractAsyncContextManager[RunBridge]:
-        """The bridge of a run, on the path that was pinned."""
-        return self._adapter.use(BRIDGE_SEAM, identity, paths.get(BRIDGE_SEAM.name), lease)
+        """The bridge of a run, on the path that was pinned; legacy's is compared with the factory's."""
+        return self._open_bridge(lease, identity, paths)
 
     def may_receive_leaks(self, users: frozenset[UserId]) -> frozenset[UserId]:
         """The old bridge may write to users who are on the old path themselves, and to nobody else."""
@@ -80,10 +96,19 @@ class Switch:
         """Why no new work may begin, for those who are refused; empty, and it may."""
         return CLOSED if self._watch.refusals([seam.name for seam in SEAMS]) else ""
 
-    def jobs(self) -> tuple[Periodic, ...]:
-        """What is to be done from time to time."""
+    def jobs(self) -> tuple[AbstractAsyncContextManager[Any], ...]:
+        """What is done beside the runs while the process is open."""
         forget = partial(self._database.call, forget_old_ends, self._configuration.observed_ends)
-        return (Periodic("observed ends", _OLD_ENDS_S, forget),)
+        return (self._shadow, Periodic("observed ends", _OLD_ENDS_S, forget))
+
+    def census(self) -> Mapping[str, int]:
+        """Counts for the process report."""
+        return self._shadow.census()
+
+    def _is_busy(self) -> bool:
+        """Whether users need the process for themselves: then nothing is replayed."""
+        runs = self._adapter.open(ENGINE_SEAM, "legacy") + self._adapter.open(ENGINE_SEAM, "factory")
+        return 2 * runs > self._configuration.run_slots or self._database.waiting > self._database.threads
 
     def _observe(self, ends: Sequence[RunEnd]) -> None:
         observe_ends(self._watch, ends)

@@ -128,7 +128,6 @@ class BoundRun:
         """The events of the shared agent. What it says, and what was asked, goes into everybody's history."""
         engine = self._engine
         async with engine.slots():
-            engine.run_history.append(HistoryMessage("user", task.text, MessageId(new_id())))
             answer: list[str] = []
             stream = engine.agent_for(self._context).run(SharedView(engine, self._context), task)
             try:
@@ -139,6 +138,7 @@ class BoundRun:
                             answer.append(event.delta)
                         yield event
             finally:
+                engine.run_history.append(HistoryMessage("user", task.text, MessageId(new_id())))
                 engine.run_history.append(HistoryMessage("assistant", "".join(answer), MessageId(new_id())))
 
 
@@ -152,3 +152,13 @@ async def get_execution_engine(context: RunContext) -> AsyncIterator[BoundRun]:
         yield _engine.bind(context)
     finally:
         _engine.release(context)
+
+
+@asynccontextmanager
+async def get_private_execution_engine(context: RunContext) -> AsyncIterator[BoundRun]:
+    """An engine that this run has for itself, as when nobody else uses the process: what the shadow compares with."""
+    engine = ExecutionEngine()
+    try:
+        yield engine.bind(context)
+    finally:
+        engine.release(context)

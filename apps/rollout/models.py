@@ -23,7 +23,9 @@ from waffle.models import AbstractUserFlag
 
 from apps.rollout.audit import STAGE_CHOICES, Act, DeniedUser, Move
 from apps.rollout.evidence import Baseline, GuardState, ObservedEnd
+from apps.rollout.mismatches import ComparisonCount, Mismatch, MismatchShape
 from apps.rollout.reach import LegacyReach
+from apps.rollout.recordings import Recording
 from apps.rollout.seams import Seam, declared_seam, declared_seams
 from apps.rollout.stages import (
     BUCKETS,
@@ -42,7 +44,20 @@ from apps.rollout.stages import (
 )
 from apps.vocabulary import UserId
 
-__all__ = ["AbstractSeamFlag", "Baseline", "DeniedUser", "Flag", "GuardState", "LegacyReach", "Move", "ObservedEnd"]
+__all__ = [
+    "AbstractSeamFlag",
+    "Baseline",
+    "ComparisonCount",
+    "DeniedUser",
+    "Flag",
+    "GuardState",
+    "LegacyReach",
+    "Mismatch",
+    "MismatchShape",
+    "Move",
+    "ObservedEnd",
+    "Recording",
+]
 
 _LARGEST_WAFFLE_PERCENT = Decimal("99.9")  # waffle's column holds three digits
 WAFFLE_API = Mover(MoverKind.WAFFLE, "waffle's API (everyone or percent written)")

@@ -70,6 +70,11 @@ def reach_legacy(seam: Seam) -> None:
         raise LegacyRetired(f"{seam.name} is retired, so {seam.legacy} is not called any more: call {seam.factory}")
 
 
+def is_shadowed(seam: Seam) -> bool:
+    """Whether what legacy does at this seam is replayed on the factory now. Synchronous, one query by name."""
+    return _stage_of(seam) in {Stage.SHADOW, Stage.RAMP}
+
+
 def _stage_of(seam: Seam) -> Stage:
     model = get_waffle_flag_model()
     rows = model.objects.using(router.db_for_write(model)).filter(name=seam.name)

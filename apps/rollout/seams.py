@@ -35,6 +35,9 @@ class Seam:
     to mix users: the console warns as long as it serves anyone. A seam serves a user by its factory only
     where all seams in `requires` do.
 
+    `private` is the dotted path of legacy in an instance of one's own, called as `legacy` is: with it the shadow
+    can tell what the factory does otherwise from what legacy keeps for everyone.
+
     `compare` says of two results whether they mean the same; without it, they are compared as streams of
     events. `open_work` is the dotted path of a callable that counts the work under way that is pinned on
     legacy; a seam without it cannot be retired, since nobody could tell when nothing is left.
@@ -48,6 +51,7 @@ class Seam:
     replayable: bool = False
     legacy_leaks: bool = False
     requires: tuple[str, ...] = ()
+    private: str = ""
     compare: Callable[[Any, Any], bool] | None = None
     open_work: str = ""
 

@@ -29,6 +29,17 @@ class Parrot(Agent):
             yield TextMessageContentEvent(message_id="m", delta=text)
 
 
+class Diarist(Agent):
+    """Says once what it was told before."""
+
+    name: ClassVar[str] = "diarist"
+    title: ClassVar[str] = "Diarist"
+    description: ClassVar[str] = "repeats the history once"
+
+    async def run(self, context: AgentContext, task: AgentInput) -> AsyncIterator[BaseEvent]:
+        yield TextMessageContentEvent(message_id="m", delta=", ".join(message.text for message in context.history))
+
+
 @asynccontextmanager
 async def no_tools(*_):
     yield None
