@@ -7,6 +7,9 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from apps.agents.builtin_tools import builtin_tools
+from apps.agents.registry import build_registry
+from apps.agents.tools import Toolbox
 from apps.execution import lifecycle
 from apps.execution.factory import ExecutionEngineFactory
 from apps.execution.lifecycle import RunErrorCode
@@ -46,7 +49,8 @@ class Process:
 
     def __init__(self):
         bounds = settings.CONFIGURATION
-        self.switch = Switch(bounds, DatabaseThreads(1), ExecutionEngineFactory(run_limits(bounds)), NoBridges())
+        engines, agents = ExecutionEngineFactory(run_limits(bounds)), build_registry(faulty_allowed=True)
+        self.switch = Switch(bounds, DatabaseThreads(1), engines, NoBridges(), agents, Toolbox(builtin_tools()))
         self.runs = RunService(
             log=EventLog(LogLimits()),
             limits=run_limits(bounds),
