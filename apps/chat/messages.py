@@ -69,6 +69,7 @@ class RunView:
     settled: bool = False
     answers: int = 0
     newest_id: MessageId | None = None
+    error_message: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """As a snapshot holds it."""
@@ -78,6 +79,7 @@ class RunView:
             "status": self.status,
             "agent": self.agent,
             "error_code": self.error_code,
+            "error_message": self.error_message,
         }
 
 

@@ -203,6 +203,7 @@ class ThreadView:
 
     def _failed(self, run: RunView, event: Json, _at: float) -> None:
         run.error_code = event.get("code")
+        run.error_message = event["message"]
         run.status = _ERROR_STATUS.get(run.error_code or "", "failed")
 
     def _text_start(self, run: RunView, event: Json, at: float) -> None:

@@ -106,6 +106,7 @@ class ThreadRunOut(Schema):
     status: str
     agent: str | None
     error_code: str | None
+    error_message: str = Field(description="What the user was told of a failure; empty where there was none.")
 
 
 class SnapshotOut(Schema):
@@ -139,6 +140,7 @@ class RunOut(Schema):
     parent_run_id: str | None
     retry_of: str | None
     error_code: str | None
+    error_message: str = Field(description="What the user was told of a failure; empty where there was none.")
     usage: Usage
     admitted_at: str
     started_at: str | None

@@ -12,6 +12,7 @@ from django.db import models, transaction
 from django.db.models import Count, Exists, OuterRef, Q, Sum
 from django.db.transaction import TransactionManagementError
 
+from apps.execution.lifecycle import MESSAGE_CHARACTERS
 from apps.execution.states import OPEN, RunStatus, move
 from apps.vocabulary import ID_LENGTH, PinnedPath, PinnedPaths, RunId, ThreadId, UserId
 
@@ -103,6 +104,9 @@ class Run(models.Model):
     input_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     error_code = models.CharField(max_length=30, null=True, blank=True)  # noqa: DJ001 - null is "no error"
+    error_message = models.CharField(
+        max_length=MESSAGE_CHARACTERS, default="", blank=True, help_text="as the user was told"
+    )
     admitted_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)

@@ -65,7 +65,16 @@ class Recovery:
     def _end(self, run: Run, ending: Ending) -> None:
         fence = run.fence + 1
         Run.objects.filter(pk=run.pk).update(fence=fence)
-        ended = EndedRun(run.run_id, run.thread, run.owner, fence, ending.status, ending.usage, ending.error_code)
+        ended = EndedRun(
+            run.run_id,
+            run.thread,
+            run.owner,
+            fence,
+            ending.status,
+            ending.usage,
+            ending.error_code,
+            error_message=ending.error_message,
+        )
         try:
             self._log.claim_run(run.owner, run.run_id, fence)
         except RunClosed:

@@ -156,6 +156,7 @@ class RunService:
             "parent_run_id": run.parent_run_id,
             "retry_of": run.retry_of,
             "error_code": run.error_code,
+            "error_message": run.error_message,
             "usage": {"input_tokens": run.input_tokens, "output_tokens": run.output_tokens},
             "admitted_at": run.admitted_at.isoformat(),
             "started_at": run.started_at.isoformat() if run.started_at else None,
@@ -350,7 +351,16 @@ def _request_of(run: Run) -> RunRequest:
 
 
 def _ended(run: Run, ending: Ending) -> EndedRun:
-    return EndedRun(run.run_id, run.thread, run.owner, run.fence, ending.status, ending.usage, ending.error_code)
+    return EndedRun(
+        run.run_id,
+        run.thread,
+        run.owner,
+        run.fence,
+        ending.status,
+        ending.usage,
+        ending.error_code,
+        error_message=ending.error_message,
+    )
 
 
 def _cancelled_in_queue(run: Run) -> list[LogEntry]:

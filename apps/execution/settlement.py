@@ -82,6 +82,7 @@ def _end(run: EndedRun, now: datetime) -> bool:
             status=to,
             ended_at=now,
             error_code=run.error_code,
+            error_message=run.error_message,
             reserved_tokens=0,
             input_tokens=F("input_tokens") + run.usage.get("input_tokens", 0),
             output_tokens=F("output_tokens") + run.usage.get("output_tokens", 0),

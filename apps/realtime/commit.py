@@ -70,6 +70,7 @@ class Batch:
             ending.usage,
             ending.error_code,
             self.prepared,
+            ending.error_message,
         )
 
 

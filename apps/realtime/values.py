@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ag_ui.core import BaseEvent
+from ag_ui.core import BaseEvent, RunErrorEvent
 
 from apps.vocabulary import Position, RunId, ThreadId, UserId
 
@@ -46,6 +46,11 @@ class Ending:
     usage: Mapping[str, int]
     error_code: str | None = None
 
+    @property
+    def error_message(self) -> str:
+        """What the user is told of a failure; empty where there was none."""
+        return self.event.message if isinstance(self.event, RunErrorEvent) else ""
+
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
@@ -59,6 +64,7 @@ class EndedRun:
     usage: Mapping[str, int]
     error_code: str | None
     prepared: object | None = field(default=None, compare=False)  # what `Preparation` brought; its maker knows it
+    error_message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

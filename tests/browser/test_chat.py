@@ -90,7 +90,7 @@ def test_a_message_waits_its_turn_and_can_be_taken_back(tab: Page):
 def test_a_failure_says_so_with_a_reference_and_can_be_tried_again(tab: Page):
     open_chat(tab)
     ask(tab, "mode=raise after=2", agent="faulty")
-    expect(tab.locator(".notice-bad")).to_contain_text("The agent failed.")
+    expect(tab.locator(".notice-bad")).to_contain_text("The agent failed. Reference: ")
     reference = tab.locator(".reference code").inner_text()
     assert reference == tab.locator(".turn").get_attribute("data-run")
     expect(tab.locator(".turn")).to_contain_text("Faulty")

@@ -43,7 +43,16 @@ def loaded(snapshot: dict[str, Any]) -> ThreadView:
     thread = snapshot["thread"]
     view = ThreadView(thread["id"], thread["title"], thread["leaf_id"])
     for run in snapshot["runs"]:
-        view.hold_run(RunView(run["id"], run["message_id"], run["status"], run["agent"], run["error_code"]))
+        view.hold_run(
+            RunView(
+                run["id"],
+                run["message_id"],
+                run["status"],
+                run["agent"],
+                run["error_code"],
+                error_message=run["error_message"],
+            )
+        )
     for message in snapshot["messages"]:
         run = view.runs[message["run_id"]]
         if message["role"] == "assistant":

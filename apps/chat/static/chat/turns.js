@@ -29,7 +29,9 @@ export class Conversation {
   static fromSnapshot(snapshot) {
     const conversation = new Conversation(snapshot.thread.id);
     for (const run of snapshot.runs) {
-      Object.assign(conversation.turn(run.id), { status: run.status, agent: run.agent, errorCode: run.error_code });
+      Object.assign(conversation.turn(run.id), {
+        status: run.status, agent: run.agent, errorCode: run.error_code, reason: run.error_message || null,
+      });
     }
     for (const message of snapshot.messages) conversation.hold(message);
     for (const run of snapshot.runs) conversation.turn(run.id).prompt = conversation.prompts.get(run.message_id) ?? null;
@@ -230,7 +232,7 @@ const STEPS = {
   },
   RUN_ERROR(turn, event) {
     turn.errorCode = event.code ?? "agent_error";
-    turn.reason = event.message;
+    turn.reason = event.message || null;
     turn.status = STATUS_OF_ERROR[event.code] ?? Status.FAILED;
     close(turn);
   },

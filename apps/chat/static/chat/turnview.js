@@ -84,7 +84,7 @@ export class TurnView {
   }
 
   showFailure(turn) {
-    const words = ENDED_WORDS[turn.status] ?? FAILED_WORDS[turn.errorCode] ?? FAILED;
+    const words = turn.reason ?? ENDED_WORDS[turn.status] ?? FAILED_WORDS[turn.errorCode] ?? FAILED;
     this.state.className = "turn-state notice notice-bad";
     this.state.replaceChildren(
       h("p", {}, icon("warning"), words),
