@@ -143,7 +143,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         pool,
         *execution.parts(),
         upkeep,
-        *_jobs(configuration, database, conversation, tracing),
+        *_jobs(configuration, database, execution.runs, conversation, tracing),
         *switch.jobs(),
     )
     for part in parts:
@@ -197,9 +197,14 @@ def _hints(configuration: Configuration, pool: WebSocketConnectionPool, process_
 
 
 def _jobs(
-    configuration: Configuration, database: DatabaseThreads, conversation: Conversation, tracing: TraceAnswering
+    configuration: Configuration,
+    database: DatabaseThreads,
+    runs: RunService,
+    conversation: Conversation,
+    tracing: TraceAnswering,
 ) -> tuple[Periodic, ...]:
     return (
+        Periodic("approvals", configuration.approval_sweep_s, lambda: database.call(runs.expire_approvals)),
         Periodic("trace", configuration.report_s, tracing.turn),
         Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
     )

@@ -79,6 +79,8 @@ class Configuration:
     run_timeout_s: float = _bound(600.0, "seconds", "longest run")
     run_events: int = _bound(200_000, "events", "events of one run, as logged")
     run_bytes: int = _bound(16_777_216, "bytes", "bytes of one run, as logged")
+    approval_timeout_s: float = _bound(86_400.0, "seconds", "a tool call waits this long for its user's word")
+    approval_sweep_s: float = _bound(5.0, "seconds", "between two looks for calls whose time to be approved is over")
     cleanup_timeout_s: float = _bound(5.0, "seconds", "one clean-up callback")
     cancel_timeout_s: float = _bound(5.0, "seconds", "an agent that was cancelled has this long to stop")
     history_messages: int = _bound(40, "messages", "finished messages that an agent is given")

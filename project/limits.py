@@ -103,6 +103,7 @@ def run_limits(bounds: Configuration) -> RunLimits:
         run_slots_per_user=bounds.run_slots_per_user,
         run_slots=bounds.run_slots,
         run_timeout_s=bounds.run_timeout_s,
+        approval_timeout_s=bounds.approval_timeout_s,
         cancel_timeout_s=bounds.cancel_timeout_s,
         cleanup_timeout_s=bounds.cleanup_timeout_s,
         history_messages=bounds.history_messages,

@@ -3,6 +3,7 @@
 Agents do all their I/O through their context; they know no run, socket or log.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from typing import Any, ClassVar, Literal, Protocol
 from ag_ui.core import BaseEvent
 
 from apps.vocabulary import Identity, MessageId, RunId, ThreadId
+
+APPROVAL_CHARACTERS = 65_536  # of the arguments of a call that waits for approval
+QUESTION_CHARACTERS = 1_000
 
 
 class AgentFailure(Exception):  # noqa: N818 - the base of named failures
@@ -33,6 +37,63 @@ class AgentInputError(AgentFailure):
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalRequest:
+    """A tool call that may not be made before the user has said so. `question` is shown to the user.
+
+    The agent has yielded the call's TOOL_CALL_START, ARGS and END, and no result. `arguments` is the JSON text that
+    the tool will be called with, if the user approves: it is stored, and comes back as it was.
+    """
+
+    tool_call_id: str
+    tool: str
+    arguments: str
+    question: str
+
+    def __post_init__(self) -> None:
+        for value, most in (
+            (self.tool_call_id, 128),
+            (self.tool, 100),
+            (self.arguments, APPROVAL_CHARACTERS),
+            (self.question, QUESTION_CHARACTERS),
+        ):
+            if len(value) > most:
+                raise ValueError(f"a part of a request for approval has {len(value)} characters; at most {most} fit")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the call: what was approved is what was asked for, to the byte."""
+        return hashlib.sha256(f"{self.tool}\0{self.arguments}".encode()).hexdigest()
+
+
+class ApprovalNeeded(Exception):  # noqa: N818 - how an agent ends its stream until its user has answered
+    """The agent asks for its user's word, and its run ends as `waiting`.
+
+    The answer starts a new run of the same agent, which finds it in `AgentInput.resume`. One call at a time: an
+    agent that wants several asks for the next when it was resumed.
+    """
+
+    def __init__(self, request: ApprovalRequest) -> None:
+        super().__init__(request)
+        self.request = request
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the user said to a call that waited, with the call as it was stored.
+
+    `run_id` is the run that asked: `run_id:tool_call_id` is the key under which the tool may act once.
+    """
+
+    interrupt_id: str
+    run_id: RunId
+    tool_call_id: str
+    tool: str
+    arguments: str
+    approved: bool
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryMessage:
     """One finished message of the thread, oldest first in a history.
 
@@ -49,12 +110,17 @@ class HistoryMessage:
 
 @dataclass(frozen=True, slots=True)
 class AgentInput:
-    """What the user asked in this run."""
+    """What the user asked in this run.
+
+    A run that goes on from an approval or a denial has the answer in `resume`; then its history holds the question
+    and what was answered before, the call that waited among it, and `text` is the question again.
+    """
 
     run_id: RunId
     thread_id: ThreadId
     text: str
     attachments: tuple[str, ...] = ()
+    resume: tuple[Decision, ...] = ()
 
 
 @dataclass(slots=True)

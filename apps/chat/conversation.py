@@ -5,6 +5,7 @@ transaction, so that the same command never acts twice, on however many connecti
 from the receipt. Locks follow the one order: receipt, budget, thread, run, ledger, stream.
 """
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from apps.chat.models import COMMAND_ID_LENGTH, CommandReceipt, Message, Thread,
 from apps.chat.projection import OPEN, ThreadView
 from apps.chat.snapshot import read_outline
 from apps.execution.admission import RunRequest
+from apps.execution.approvals import Answer, Closing
 from apps.execution.models import Run
 from apps.execution.service import RunService
 from apps.realtime.log import EventLog
@@ -179,11 +181,35 @@ class Conversation:
         Thread.objects.owned(identity.user_id).get(described["thread_id"])
         return described
 
-    def decide_tool(self, identity: Identity, command: ToolDecide) -> dict[str, Any]:  # noqa: ARG002 - see below
-        """Answer a tool call that waits for approval. Raises Refusal(not_found): no built-in tool waits for one, so no
-        call is stored that could be answered.
+    @transaction.atomic
+    def decide_tool(self, identity: Identity, command: ToolDecide) -> dict[str, Any]:
+        """Answer a tool call that waits for approval, and queue the run that goes on from the answer. What is decided
+        is the call as it was stored.
+
+        Raises Refusal (not_found, already_decided, and what admission refuses; then the call waits on).
         """
-        raise Refusal(ErrorCode.NOT_FOUND, "there is no tool call that waits under this id")
+        user_id = identity.user_id
+        self._runs.lock_user(user_id)
+        call = self._runs.open_call(user_id, command.interrupt_id)
+        thread = Thread.objects.owned(user_id).lock(ThreadId(call.thread_id))
+        asked = self._runs.stored_request(user_id, RunId(call.run_id))
+        answers = Message.objects.filter(user_id=user_id, run_id=call.run_id, place__gt=0).order_by("place")
+        last = answers.values_list("message_id", flat=True).last()
+        run_id = RunId(new_id())
+        request = dataclasses.replace(
+            asked,
+            run_id=run_id,
+            message={**asked.message, "afterId": last},
+            if_busy=IfBusy.ENQUEUE,
+            parent_run_id=RunId(call.run_id),
+            retry_of=None,
+            after_message_id=None if last is None else MessageId(last),
+        )
+        how = Closing.APPROVED if command.approve else Closing.DENIED
+        admission = self._runs.resume(identity, call, Answer(how, command.reason or "", run_id), request)
+        thread.leaf_id, thread.updated_at = last or asked.message_id, timezone.now()
+        thread.save(update_fields=["leaf_id", "updated_at"])
+        return {"run_id": run_id, "thread_id": thread.pk, "place": admission.place}
 
     # -- threads
 

@@ -107,15 +107,17 @@ def _leaf_of(thread: Thread) -> MessageId | None:
 
 def _empty_view(user_id: UserId, run_id: RunId, thread: Thread) -> ThreadView | None:
     """The thread as this run knows it: its leaf, and the message that the run answers. None when that is gone."""
-    run = Run.objects.owned(user_id).filter(pk=run_id).values_list("message_id", "agent").first()
+    run = Run.objects.owned(user_id).filter(pk=run_id).values_list("message_id", "agent", "after_message_id").first()
     if run is None:
         return None
-    message_id, agent = run
+    message_id, agent, after_id = run
     asked = Message.objects.filter(user_id=user_id, thread=thread, message_id=message_id, role="user").first()
     if asked is None:
         return None
     view = ThreadView(ThreadId(thread.pk), leaf_id=_leaf_of(thread))
-    view.hold_run(RunView(run_id, MessageId(message_id), agent=agent))
+    view.hold_run(
+        RunView(run_id, MessageId(message_id), agent=agent, after_id=MessageId(after_id) if after_id else None)
+    )
     view.hold_message(
         MessageView(MessageId(message_id), RunId(asked.run_id), "user", moment_of(asked.created_at), place=0)
     )

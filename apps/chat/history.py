@@ -30,22 +30,31 @@ History = Callable[[UserId, ThreadId, RunId], Sequence[HistoryMessage]]
 
 
 def history_within(limits: HistoryLimits) -> History:
-    """The history of a run, oldest message first, without the message that the run answers. Synchronous."""
+    """The history of a run, oldest message first. Synchronous.
+
+    It ends before the message that the run answers; of a resumed run, with the answer that it goes on from.
+    """
 
     def history(user_id: UserId, thread_id: ThreadId, run_id: RunId) -> Sequence[HistoryMessage]:
         asked = Run.objects.owned(user_id).filter(pk=run_id, thread_id=thread_id)
-        message_id = asked.values_list("message_id", flat=True).first()
-        return () if message_id is None else _bounded(_branch(user_id, thread_id, message_id, limits.messages), limits)
+        found = asked.values_list("message_id", "after_message_id").first()
+        if found is None:
+            return ()
+        message_id, after_id = found
+        branch = _branch(user_id, thread_id, message_id, limits.messages, up_to=after_id)
+        return _bounded(branch, limits)
 
     return history
 
 
-def _branch(user_id: UserId, thread_id: ThreadId, message_id: str, most: int) -> list[Message]:
-    """Up to `most` messages before this one, newest first."""
+def _branch(user_id: UserId, thread_id: ThreadId, message_id: str, most: int, up_to: str) -> list[Message]:
+    """Up to `most` messages before this one, or up to the one that is named, newest first."""
     rows = Message.objects.filter(user_id=user_id, thread_id=thread_id)
     tree = {row[0]: row[1:] for row in rows.order_by("pk").values_list("message_id", "pk", "parent_id")}
     keys: list[int] = []
-    _, parent_id = tree.pop(message_id, (0, ""))
+    parent_id = up_to
+    if not up_to:
+        _, parent_id = tree.pop(message_id, (0, ""))
     while parent_id in tree and len(keys) < most:
         # Taken out, so that ids which an agent used twice cannot lead in a circle.
         key, parent_id = tree.pop(parent_id)

@@ -59,7 +59,10 @@ class MessageView:
 
 @dataclass(slots=True)
 class RunView:
-    """One run. `message_id` is the user's message that it answers; `settled`: its answers are stored."""
+    """One run. `message_id` is the user's message that it answers; `settled`: its answers are stored.
+
+    `after_id` is the answer that a resumed run goes on from.
+    """
 
     run_id: RunId
     message_id: MessageId
@@ -70,6 +73,7 @@ class RunView:
     answers: int = 0
     newest_id: MessageId | None = None
     error_message: str = ""
+    after_id: MessageId | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As a snapshot holds it."""

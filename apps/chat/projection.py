@@ -4,7 +4,8 @@
 run's messages, the snapshot to add what open runs have said so far, and the page does the same in the browser; so
 snapshot at N + events after N = snapshot at M. Three rules carry it:
 
-- A run's answers are a chain: the first follows the user's message, each other one the answer before it. Every
+- A run's answers are a chain: the first follows the user's message (or the answer that a resumed run goes on
+  from), each other one the answer before it. Every
   TEXT_MESSAGE is one message under its own id. Reasoning, tool calls and sub-agents become parts of the run's
   newest answer, or of an answer without text where there is none yet. A message's text comes before its parts,
   unless a part of type `text` says where it stands. `complete` is about the text; each part has its own. `within`
@@ -163,7 +164,7 @@ class ThreadView:
     def _queued(self, run_id: RunId, message: Json) -> None:
         message_id = MessageId(message["id"])
         if run_id not in self.runs:
-            self.hold_run(RunView(run_id, message_id, agent=message.get("agent")))
+            self.hold_run(RunView(run_id, message_id, agent=message.get("agent"), after_id=message.get("afterId")))
         if message_id not in self._asked:
             after_run_id = message.get("afterRunId")
             before = self.runs.get(after_run_id) if after_run_id else None
@@ -179,7 +180,7 @@ class ThreadView:
                     pieces=[message["content"]],
                 )
             )
-        self.leaf_id = message_id
+        self.leaf_id = message.get("afterId") or message_id
 
     # What is an agent's
 
@@ -279,14 +280,14 @@ class ThreadView:
         return message if message is not None else self._begin(run, message_id, at)
 
     def _begin(self, run: RunView, message_id: MessageId, at: float) -> MessageView:
-        before = self._asked.get(run.message_id) if run.newest_id is None else self.messages[run.run_id, run.newest_id]
+        before = self._before(run)
         message = MessageView(
             message_id,
             run.run_id,
             "assistant",
             max(moment(at), before.created_at if before else ""),  # whatever clocks did
             place=run.answers + 1,
-            parent_id=run.newest_id or run.message_id,
+            parent_id=run.newest_id or run.after_id or run.message_id,
         )
         self.hold_message(message)
         if self.leaf_id == message.parent_id:
@@ -297,6 +298,12 @@ class ThreadView:
             if waiting.after_run_id == run.run_id:
                 waiting.parent_id = message_id
         return message
+
+    def _before(self, run: RunView) -> MessageView | None:
+        if run.newest_id is not None:
+            return self.messages[run.run_id, run.newest_id]
+        before = None if run.after_id is None else self.find(run.after_id)
+        return before or self._asked.get(run.message_id)
 
     def _add_part(self, run: RunView, home_id: str, at: float, part: dict[str, Any]) -> None:
         home = self.messages.get((run.run_id, bounded_id(home_id)))

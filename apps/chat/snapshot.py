@@ -35,7 +35,7 @@ _STATEMENT: Final = """
     SELECT 'message', message_id, parent_id, run_id, after_run_id, role, CAST(created_at AS TEXT), {contents}, place
       FROM chat_message WHERE thread_id = %(thread_id)s AND user_id = %(user_id)s
     UNION ALL
-    SELECT 'run', id, message_id, status, agent, COALESCE(error_code, ''), error_message, '', '', 0
+    SELECT 'run', id, message_id, status, agent, COALESCE(error_code, ''), error_message, after_message_id, '', 0
       FROM execution_run WHERE thread_id = %(thread_id)s AND user_id = %(user_id)s
     UNION ALL
     SELECT 'segment', payload, '', '', '', '', '', '', '', first_seq
@@ -121,9 +121,17 @@ _kind = itemgetter(0)
 
 
 def _run(row: Row) -> RunView:
-    _, run_id, message_id, status, agent, error_code, error_message, *_ = row
-    settled = status not in OPEN
-    return RunView(run_id, message_id, status, agent, error_code or None, settled, error_message=error_message)
+    _, run_id, message_id, status, agent, error_code, error_message, after_id, *_ = row
+    return RunView(
+        run_id,
+        message_id,
+        status,
+        agent,
+        error_code or None,
+        settled=status not in OPEN,
+        error_message=error_message,
+        after_id=after_id or None,
+    )
 
 
 def _message(row: Row) -> MessageView:

@@ -14,6 +14,7 @@ from typing import Any
 
 from apps.execution.limits import PlanLimits, RunLimits
 from apps.execution.models import Run, UserBudget
+from apps.execution.states import RunStatus
 from apps.realtime.protocol import IfBusy
 from apps.vocabulary import ErrorCode, Identity, MessageId, Refusal, RunId, ThreadId, UserId
 
@@ -39,6 +40,7 @@ class RunRequest:
     parent_run_id: RunId | None = None
     retry_of: RunId | None = None
     restarts: int = 0  # how often this question was asked again because a process died
+    after_message_id: MessageId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +58,17 @@ class Admission:
 
 def check_thread(user_id: UserId, request: RunRequest) -> list[Run]:
     """The open runs of the thread, which the request sends away; none for `enqueue`. Raises
-    Refusal(thread_busy).
+    Refusal(thread_busy): a run that waits for an approval holds nothing, and keeps nobody from going on.
     """
     busy = list(Run.objects.owned(user_id).open().filter(thread_id=request.thread_id).order_by("ordinal"))
+    at_work = [run for run in busy if run.status != RunStatus.WAITING]
     match request.if_busy:
-        case IfBusy.REJECT if busy:
+        case IfBusy.REJECT if at_work:
             raise Refusal(
                 ErrorCode.THREAD_BUSY,
                 "this thread has a run that has not ended; wait for it, or send `if_busy`: "
                 "enqueue, interrupt or rollback",
-                {"run_id": busy[-1].id},
+                {"run_id": at_work[-1].id},
             )
         case IfBusy.INTERRUPT | IfBusy.ROLLBACK:
             return busy
@@ -139,6 +142,7 @@ def insert_run(
         attachments=list(request.attachments),
         parent_run_id=request.parent_run_id,
         retry_of=request.retry_of,
+        after_message_id=request.after_message_id or "",
         reserved_tokens=reserved,
         restarts=request.restarts,
         admitted_at=now,

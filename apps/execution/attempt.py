@@ -14,13 +14,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from typing import Protocol
 
 from ag_ui.core import BaseEvent
 from django.db import InterfaceError, OperationalError
+from django.utils import timezone
 
-from apps.agents.base import Agent, AgentFailure, AgentInput, HistoryMessage, Model, TokenCount
+from apps.agents.base import Agent, AgentFailure, AgentInput, ApprovalNeeded, HistoryMessage, Model, TokenCount
 from apps.agents.registry import AgentUnknown
 from apps.execution import lifecycle
 from apps.execution.context import Grant, OpenTools, UserExecutionContext, newest_within
@@ -75,6 +77,7 @@ class Workshop:
     history: ReadHistory
     end: Callable[[RunLease, Ending], bool]
     confirmed: Callable[[], Awaitable[None]]
+    may_wait: Callable[[UserId], bool]
     limits: RunLimits
 
 
@@ -179,7 +182,7 @@ class RunAttempt:
         finally:
             asked.cancel()
         if answer.done():
-            ending = self._answered(answer, context.usage)
+            ending = await self._allowed(self._answered(answer, context.usage), context.usage)
             return replace(ending, usage={**ending.usage, "waited_ms": round(context.waited_s * 1_000)})
         timed_out = not publisher.cancel_requested.is_set()
         await self._stop_agent(answer)
@@ -187,7 +190,8 @@ class RunAttempt:
 
     async def _answer(self, context: UserExecutionContext, publisher: RunEventPublisher) -> None:
         run = self._claimed.run
-        task = AgentInput(context.run_id, context.thread_id, run.text, tuple(run.attachments))
+        asked = tuple(run.attachments)
+        task = AgentInput(context.run_id, context.thread_id, run.text, asked, self._claimed.resume)
         try:
             async with (
                 self._workshop.open_engine(context, self._claimed.paths) as engine,
@@ -200,6 +204,15 @@ class RunAttempt:
                     await publisher.publish(event)
         except SystemExit as error:
             raise AgentExited(f"sys.exit({error.code!r})") from error
+
+    async def _allowed(self, ending: Ending, usage: TokenCount) -> Ending:
+        """The ending; of a run that would wait beside too many others, another. Settlement looks under the lock."""
+        if ending.waits_for is None:
+            return ending
+        if await self._workshop.database.call(self._workshop.may_wait, self._claimed.lease.user_id):
+            return ending
+        message = "Too many of your runs wait for an approval. Decide or cancel one, then ask again."
+        return lifecycle.failed(RunErrorCode.LIMIT_EXCEEDED, message, usage)
 
     async def _stop_agent(self, answer: asyncio.Task[None]) -> None:
         self._silenced = True
@@ -226,6 +239,9 @@ class RunAttempt:
             answer.result()
         except RunFenced:
             raise
+        except ApprovalNeeded as asked:
+            until = timezone.now() + timedelta(seconds=self._workshop.limits.approval_timeout_s)
+            return lifecycle.waiting(lease.thread_id, lease.run_id, usage, asked.request, until)
         except asyncio.CancelledError as error:
             return self._failed(error, usage)  # nobody cancelled it: the agent raised this itself
         except Exception as error:  # noqa: BLE001 - an agent may raise anything; it ends its own run

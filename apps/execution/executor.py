@@ -70,6 +70,7 @@ class Executor:
             history=history,
             end=runs.end,
             confirmed=keeper.confirmed,
+            may_wait=runs.may_wait,
             limits=limits,
         )
         self._wake = asyncio.Event()

@@ -14,6 +14,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
+from apps.agents.base import Decision
 from apps.execution.lifecycle import queued
 from apps.execution.models import Run, UserBudget
 from apps.execution.states import RunStatus
@@ -29,6 +30,7 @@ class ClaimedRun:
     identity: Identity
     run: Run
     paths: PinnedPaths
+    resume: tuple[Decision, ...] = ()
 
 
 def next_in_turn(slots_per_user: int, passed_over: Collection[UserId] = ()) -> tuple[UserBudget, Run] | None:

@@ -6,28 +6,41 @@ The log record with that reference has the rest.
 
 import enum
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from ag_ui.core import (
     PROTOCOL_VERSION,
     CustomEvent,
+    Interrupt,
     RunAgentInput,
     RunErrorEvent,
     RunFinishedCancelledOutcome,
     RunFinishedEvent,
+    RunFinishedInterruptOutcome,
     RunFinishedSuccessOutcome,
     RunStartedEvent,
     TokenUsage,
     UserMessage,
 )
 
-from apps.agents.base import TokenCount
+from apps.agents.base import ApprovalRequest, TokenCount
 from apps.execution.states import RunStatus
 from apps.realtime.values import Ending, LogEntry
-from apps.vocabulary import RunId, ThreadId
+from apps.vocabulary import RunId, ThreadId, new_id
 
 QUEUED = "turnout.run.queued"
 MESSAGE_CHARACTERS = 1_000  # of a public message in RUN_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class AskedApproval:
+    """What a run that ends as `waiting` waits for: the call, under the id that decides it, until then."""
+
+    interrupt_id: str
+    request: ApprovalRequest
+    expires_at: datetime
 
 
 class RunErrorCode(enum.StrEnum):
@@ -95,6 +108,27 @@ def cancelled(thread_id: ThreadId, run_id: RunId, usage: TokenCount) -> Ending:
         thread_id=thread_id, run_id=run_id, outcome=RunFinishedCancelledOutcome(), usage=_reported(usage)
     )
     return Ending(event, RunStatus.CANCELLED, counted(usage))
+
+
+def waiting(
+    thread_id: ThreadId, run_id: RunId, usage: TokenCount, request: ApprovalRequest, expires_at: datetime
+) -> Ending:
+    """The agent asks for its user's word. The call stays open; the answer starts another run."""
+    asked = AskedApproval(new_id(), request, expires_at)
+    interrupt = Interrupt(
+        id=asked.interrupt_id,
+        reason="tool_call",
+        message=request.question,
+        tool_call_id=request.tool_call_id,
+        expires_at=expires_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    )
+    event = RunFinishedEvent(
+        thread_id=thread_id,
+        run_id=run_id,
+        outcome=RunFinishedInterruptOutcome(interrupts=[interrupt]),
+        usage=_reported(usage),
+    )
+    return Ending(event, RunStatus.WAITING, counted(usage), waits_for=asked)
 
 
 def failed(code: RunErrorCode, message: str, usage: TokenCount) -> Ending:

@@ -83,6 +83,9 @@ class Run(models.Model):
     message = models.JSONField(help_text="the user's message as AG-UI has it")
     attachments = models.JSONField(default=list)
     parent_run_id = models.CharField(max_length=ID_LENGTH, null=True, blank=True)  # noqa: DJ001 - null is "none"
+    after_message_id = models.CharField(
+        max_length=128, blank=True, help_text="the answer that a resumed run goes on from; else empty"
+    )
     retry_of = models.CharField(max_length=ID_LENGTH, null=True, blank=True)  # noqa: DJ001 - null is "none"
     status = models.CharField(
         max_length=11, default=RunStatus.QUEUED.value, choices=[(status.value, status.value) for status in RunStatus]
@@ -302,3 +305,48 @@ class Lease(models.Model):
 
     def __str__(self) -> str:
         return f"lease of process {self.process_id} at beat {self.beat}"
+
+
+class InterruptQuerySet(models.QuerySet["Interrupt"]):
+    """Calls of all users."""
+
+    def owned(self, user_id: UserId) -> "InterruptQuerySet":
+        """The one door to a user's calls."""
+        return self.filter(user_id=user_id)
+
+
+class Interrupt(models.Model):
+    """One tool call that waits, or waited, for its user's word. Changed by `apps.execution.approvals` alone."""
+
+    id = models.CharField(max_length=ID_LENGTH, primary_key=True)
+    user_id = models.BigIntegerField()
+    thread_id = models.CharField(max_length=ID_LENGTH)
+    run_id = models.CharField(max_length=ID_LENGTH, unique=True, help_text="the run that asked")
+    tool_call_id = models.CharField(max_length=128)
+    tool = models.CharField(max_length=100)
+    arguments = models.TextField(help_text="the JSON text that the tool is called with, if it is approved")
+    digest = models.CharField(max_length=64, help_text="SHA-256 of tool and arguments, as they were asked for")
+    question = models.TextField(blank=True, help_text="what the user was asked")
+    asked_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    decision = models.CharField(max_length=9, blank=True, help_text="empty while it waits")
+    decided_at = models.DateTimeField(null=True, blank=True)
+    comment = models.TextField(blank=True, help_text="what the user said with the answer")
+    resumed_run_id = models.CharField(max_length=ID_LENGTH, null=True, blank=True)  # noqa: DJ001 - null is "none"
+
+    objects = InterruptQuerySet.as_manager()
+
+    class Meta:
+        indexes = (
+            models.Index(fields=["decision", "expires_at"], name="execution_interrupt_due"),
+            models.Index(fields=["user_id", "thread_id"], name="execution_interrupt_thread"),
+            models.Index(fields=["resumed_run_id"], name="execution_interrupt_resumed"),
+        )
+
+    def __str__(self) -> str:
+        return f"call of {self.tool} in run {self.run_id} ({self.decision or 'waits'})"
+
+    @property
+    def owner(self) -> UserId:
+        """The only user who may decide it."""
+        return UserId(self.user_id)

@@ -19,12 +19,14 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from apps.agents.base import TokenCount
-from apps.execution import admission, fairness, lifecycle
+from apps.execution import admission, approvals, fairness, lifecycle
 from apps.execution.admission import Admission, RunRequest
+from apps.execution.approvals import Answer, Closing
 from apps.execution.fairness import ClaimedRun
 from apps.execution.limits import PlanLimits, Plans, RunLimits
-from apps.execution.models import Run, UserBudget
+from apps.execution.models import Interrupt, Run, UserBudget
 from apps.execution.recovery import Recovery
+from apps.execution.settlement import leave
 from apps.execution.states import RunStatus
 from apps.execution.tasks import cancel_run, wake_executor
 from apps.realtime.commit import Participant
@@ -130,11 +132,37 @@ class RunService:
         self._tell(user_id, self._cancel_all(budget, [run]))
         return "cancelling" if run.status == RunStatus.RUNNING else "cancelled"
 
+    def open_call(self, user_id: UserId, interrupt_id: str) -> Interrupt:
+        """The tool call that waits under this id. Raises Refusal (not_found, already_decided)."""
+        return approvals.open_call(user_id, interrupt_id)
+
+    def resume(self, identity: Identity, call: Interrupt, answer: Answer, request: RunRequest) -> Admission:
+        """Answer a call that waits, and queue the run that goes on from the answer.
+
+        Raises Refusal (already_decided, and what `admit` refuses); then the call waits on.
+        """
+        budget = self.lock_user(identity.user_id)
+        with transaction.atomic():  # a savepoint: a refusal takes the answer back
+            self._log.append(identity.user_id, approvals.decide(budget, call, answer))
+            return self.admit(identity, request)
+
+    def expire_approvals(self) -> None:
+        """End the runs whose calls nobody answered in time, of all users. Opens transactions of its own."""
+        if ended := approvals.expire(self._log, timezone.now()):
+            logger.info("%d calls that waited for approval have expired", ended)
+
+    def may_wait(self, user_id: UserId) -> bool:
+        """Whether one more run of this user may wait for an approval."""
+        budget = UserBudget.objects.filter(pk=user_id).first()
+        most = None if budget is None else budget.waiting_runs_per_user
+        return budget is None or most is None or budget.waiting < most
+
     def cancel_in_thread(self, user_id: UserId, thread_id: ThreadId) -> tuple[RunId, ...]:
         """Cancel all of a thread's open runs (for deleting it) and return their ids."""
         budget = self.lock_user(user_id)
         runs = list(Run.objects.owned(user_id).open().filter(thread_id=thread_id).order_by("ordinal"))
         self._tell(user_id, self._cancel_all(budget, runs))
+        approvals.forget_thread(user_id, thread_id)
         return tuple(run.run_id for run in runs)
 
     # -- questions
@@ -251,14 +279,14 @@ class RunService:
             # Status and ledger change in one transaction, so this is damage from outside; it must not stop
             # the queue.
             logger.error("the ledger of queued run %s is closed; it ends without event", run.pk)  # noqa: TRY400 - the run matters
-            self._leave_queue(budget, run, RunStatus.INTERRUPTED)
+            leave(budget, run, RunStatus.INTERRUPTED)
             return None
         paths = self._choose_paths(identity)
         fairness.start(budget, run, paths, self._process_id)
         if places := fairness.places_behind(run.owner, [run.ordinal]):
             self._log.append(run.owner, places)
         lease = RunLease(run.run_id, run.thread, run.owner, run.fence, logged)
-        return ClaimedRun(lease, identity, run, paths)
+        return ClaimedRun(lease, identity, run, paths, approvals.decision_for(run.owner, run.run_id))
 
     def _as_claimed(self, run: Run) -> ClaimedRun:
         logged = self._log.logged(run.owner, run.run_id)
@@ -296,17 +324,18 @@ class RunService:
         queued = [run for run in runs if run.status == RunStatus.QUEUED]
         ended = [_ended(run, lifecycle.cancelled(run.thread, run.run_id, TokenCount())) for run in queued]
         self._fold.lock(ended)
+        closed: list[LogEntry] = []
         for run in runs:
             if run.status == RunStatus.RUNNING:
                 self._ask_to_stop(run)
             else:
-                # A waiting run has its terminal event; closing its interrupts is the act of whoever keeps those.
-                self._leave_queue(budget, run, RunStatus.CANCELLED)
+                closed += approvals.close_of(run, Closing.CANCELLED) if run.status == RunStatus.WAITING else []
+                leave(budget, run, RunStatus.CANCELLED)
         for run in queued:
             self._log.close_run(run.owner, run.run_id)
         entries = [entry for run in queued for entry in _cancelled_in_queue(run)]
         entries += fairness.places_behind(UserId(budget.user_id), [run.ordinal for run in queued])
-        return _Leaving(entries, ended)
+        return _Leaving(closed + entries, ended)
 
     def _tell(self, user_id: UserId, leaving: "_Leaving", more: Iterable[LogEntry] = ()) -> None:
         entries = [*leaving.entries, *more]
@@ -319,13 +348,6 @@ class RunService:
         Run.objects.filter(pk=run.pk).update(cancel_requested=True)
         self._log.request_cancel(run.owner, run.run_id)
         transaction.on_commit(partial(cancel_run.enqueue, run.id), robust=True)
-
-    def _leave_queue(self, budget: UserBudget, run: Run, to: RunStatus) -> None:
-        before, reserved, now = RunStatus(run.status), run.reserved_tokens, timezone.now()
-        run.move(to, ended_at=now, reserved_tokens=0)
-        budget.count_move(before, to)
-        budget.settle(now.date(), reserved, 0)
-        budget.save(update_fields=["queued", "waiting", "turn_at", "day", "used_tokens", "reserved_tokens"])
 
 
 @dataclass(frozen=True, slots=True)

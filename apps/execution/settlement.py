@@ -10,7 +10,8 @@ from ag_ui.core import CustomEvent
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from apps.execution.models import Run, UserBudget
+from apps.execution.lifecycle import AskedApproval
+from apps.execution.models import Interrupt, Run, UserBudget
 from apps.execution.states import RunStatus, move
 from apps.realtime.locking import lock_free
 from apps.realtime.values import EndedRun, LogEntry, Told
@@ -48,6 +49,8 @@ class Settlement:
             if not _end(run, now):
                 continue
             budget = budgets[run.user_id]
+            if isinstance(run.waits_for, AskedApproval):
+                _begin_to_wait(run, run.waits_for, budget)
             budget.count_move(RunStatus.RUNNING, RunStatus(run.status))
             budget.settle(now.date(), reserved[run.run_id], used_tokens(run))
             changed.add(run.user_id)
@@ -57,9 +60,42 @@ class Settlement:
         return told
 
 
+class TooManyWaiting(RuntimeError):  # noqa: N818 - names the bound that was met
+    """As many of the user's runs wait for an approval as may: this one ends in another way."""
+
+
+def leave(budget: UserBudget, run: Run, to: RunStatus) -> None:
+    """End a run that has no owner: queued, or waiting. The caller holds the budget's lock. Raises IllegalMove."""
+    before, reserved, now = RunStatus(run.status), run.reserved_tokens, timezone.now()
+    run.move(to, ended_at=now, reserved_tokens=0)
+    budget.count_move(before, to)
+    budget.settle(now.date(), reserved, 0)
+    budget.save(update_fields=["queued", "waiting", "turn_at", "day", "used_tokens", "reserved_tokens"])
+
+
+def _begin_to_wait(run: EndedRun, asked: AskedApproval, budget: UserBudget) -> None:
+    most = budget.waiting_runs_per_user
+    if most is not None and budget.waiting >= most:
+        raise TooManyWaiting(f"run {run.run_id}: {most} runs of its user wait")
+    request = asked.request
+    Interrupt.objects.create(
+        id=asked.interrupt_id,
+        user_id=run.user_id,
+        run_id=run.run_id,
+        thread_id=run.thread_id,
+        tool_call_id=request.tool_call_id,
+        tool=request.tool,
+        arguments=request.arguments,
+        digest=request.digest,
+        question=request.question,
+        asked_at=timezone.now(),
+        expires_at=asked.expires_at,
+    )
+
+
 def used_tokens(run: EndedRun) -> int:
     """What the run costs its user: input and output alike."""
-    return sum(run.usage.values())
+    return run.usage.get("input_tokens", 0) + run.usage.get("output_tokens", 0)
 
 
 def _usage_told(run: EndedRun, budget: UserBudget, today: date) -> Told:

@@ -70,11 +70,17 @@ def _end_runs(user_id: UserId) -> None:
     runs = Run.objects.owned(user_id)
     for run_id in runs.running().values_list("pk", flat=True):
         transaction.on_commit(partial(cancel_run.enqueue, run_id), robust=True)
-    runs.open().update(status=RunStatus.CANCELLED, cancel_requested=True, fence=F("fence") + 1, ended_at=timezone.now())
+    runs.open().update(
+        status=RunStatus.CANCELLED,
+        cancel_requested=True,
+        fence=F("fence") + 1,
+        ended_at=timezone.now(),
+        reserved_tokens=0,
+    )
     for status in (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING):
         setattr(budget, status, 0)
-    budget.turn_at = None
-    budget.save(update_fields=["queued", "running", "waiting", "turn_at"])
+    budget.turn_at, budget.reserved_tokens = None, 0
+    budget.save(update_fields=["queued", "running", "waiting", "turn_at", "reserved_tokens"])
     RunLedger.objects.filter(user_id=user_id, is_open=True).update(
         is_open=False, cancel_requested=True, fence=F("fence") + 1
     )

@@ -71,6 +71,7 @@ class Batch:
             ending.error_code,
             self.prepared,
             ending.error_message,
+            ending.waits_for,
         )
 
 

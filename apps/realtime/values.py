@@ -45,6 +45,7 @@ class Ending:
     status: str
     usage: Mapping[str, int]
     error_code: str | None = None
+    waits_for: object | None = None  # what an `interrupt` outcome asks; whoever keeps the books knows it
 
     @property
     def error_message(self) -> str:
@@ -65,6 +66,7 @@ class EndedRun:
     error_code: str | None
     prepared: object | None = field(default=None, compare=False)  # what `Preparation` brought; its maker knows it
     error_message: str = ""
+    waits_for: object | None = None  # as in `Ending`
 
 
 @dataclass(frozen=True, slots=True)

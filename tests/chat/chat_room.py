@@ -6,6 +6,7 @@
 import itertools
 import time
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -19,8 +20,9 @@ from ag_ui.core import (
     ToolCallResultEvent,
     ToolCallStartEvent,
 )
+from django.utils import timezone
 
-from apps.agents.base import TokenCount
+from apps.agents.base import ApprovalRequest, TokenCount
 from apps.chat.conversation import ChatLimits, Conversation
 from apps.chat.folding import MessageFold
 from apps.chat.models import Message, Thread
@@ -44,6 +46,7 @@ RUN_LIMITS = RunLimits(
     run_slots_per_user=20,
     run_slots=50,
     run_timeout_s=30.0,
+    approval_timeout_s=600.0,
     cancel_timeout_s=2.0,
     cleanup_timeout_s=2.0,
     history_messages=40,
@@ -163,6 +166,10 @@ def ending_of(claimed: ClaimedRun, how: str) -> Ending:
     match how:
         case "succeeded":
             return lifecycle.succeeded(lease.thread_id, lease.run_id, usage)
+        case "waiting":
+            request = ApprovalRequest("call-1", "write", '{"what":"x"}', "Write x?")
+            until = timezone.now() + timedelta(hours=1)
+            return lifecycle.waiting(lease.thread_id, lease.run_id, usage, request, until)
         case "cancelled":
             return lifecycle.cancelled(lease.thread_id, lease.run_id, usage)
         case _:

@@ -25,6 +25,8 @@ SUITES = (
     "tests/execution/test_fairness.py",
     "tests/execution/test_service.py",
     "tests/execution/test_settlement.py",
+    "tests/execution/test_approvals.py",
+    "tests/chat/test_decisions.py",
     "tests/execution/test_quota.py",
     "tests/execution/test_two_processes.py",
     "tests/execution/test_recovery.py",

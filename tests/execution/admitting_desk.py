@@ -1,11 +1,17 @@
 """Admission and claims without an executor: the service on a real log, in the thread of the test."""
 
+import time
+
 import orjson
 
 from apps.execution.models import Run, UserBudget
 from apps.execution.service import RunService
-from apps.realtime.log import EventLog, LogLimits
+from apps.execution.settlement import Settlement
+from apps.realtime.coalescing import encode_entry
+from apps.realtime.commit import Batch, Committer, FrozenEvent
+from apps.realtime.log import EventLog, LogLimits, nobody
 from apps.realtime.models import RunLedger, Segment
+from apps.realtime.segments import SegmentLimits
 from tests.execution.running_room import PATHS, Notes, a_request, in_transaction, limits_with
 
 OWNER = "0198c2d4-0000-7000-8000-000000000001"  # the process that claims at the desk
@@ -33,6 +39,15 @@ class Desk:
 
     def cancel(self, identity, run_id):
         return in_transaction(self.runs.cancel, identity.user_id, run_id)
+
+    def finish(self, claimed, ending):
+        """Commit the run's terminal event, as the log's writer does."""
+        lease = claimed.lease
+        committer = Committer(settle=Settlement(), fold=self.fold, limits=SegmentLimits(), may_receive_leaks=nobody)
+        wire = ending.event.model_dump(mode="json", by_alias=True)
+        entry = encode_entry(lease.thread_id, lease.run_id, time.time(), wire)
+        batch = Batch(lease, lease.logged, (FrozenEvent(entry, len(entry)),), ending)
+        return committer.commit([batch]).outcomes[lease.run_id]
 
     def claim(self):
         claimed = self.runs.claim()

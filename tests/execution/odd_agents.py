@@ -4,9 +4,16 @@ import asyncio
 import sys
 from typing import Final
 
-from ag_ui.core import TextMessageContentEvent, TextMessageEndEvent, TextMessageStartEvent
+from ag_ui.core import (
+    TextMessageContentEvent,
+    TextMessageEndEvent,
+    TextMessageStartEvent,
+    ToolCallArgsEvent,
+    ToolCallEndEvent,
+    ToolCallStartEvent,
+)
 
-from apps.agents.base import Agent, AgentInputError
+from apps.agents.base import Agent, AgentInputError, ApprovalNeeded, ApprovalRequest
 from apps.vocabulary import new_id
 
 
@@ -93,6 +100,34 @@ class Tidy(Odd):
         yield ""
 
 
+class Asking(Agent):
+    """Says a word, asks for approval of one call, and says what was decided when it is resumed."""
+
+    name = "asking"
+    title = "Asking"
+    description = "For tests. Input: what to do."
+
+    async def run(self, context, task):
+        message_id = new_id()
+        yield TextMessageStartEvent(message_id=message_id, role="assistant")
+        if task.resume:
+            (decision,) = task.resume
+            word = "done" if decision.approved else "not done"
+            said = [turn.text for turn in context.history if turn.role == "assistant"]
+            text = f"{word}: {decision.tool} {decision.arguments} {decision.comment} after {said}"
+            yield TextMessageContentEvent(message_id=message_id, delta=text)
+            yield TextMessageEndEvent(message_id=message_id)
+            return
+        yield TextMessageContentEvent(message_id=message_id, delta="May I?")
+        yield TextMessageEndEvent(message_id=message_id)
+        call_id, arguments = new_id(), f'{{"what":"{task.text}"}}'
+        yield ToolCallStartEvent(tool_call_id=call_id, tool_call_name="write", parent_message_id=message_id)
+        yield ToolCallArgsEvent(tool_call_id=call_id, delta=arguments)
+        yield ToolCallEndEvent(tool_call_id=call_id)
+        context.usage.add(input_tokens=2, output_tokens=2)
+        raise ApprovalNeeded(ApprovalRequest(call_id, "write", arguments, f"Write {task.text}?"))
+
+
 LET_GO: dict[str, asyncio.Event] = {}
 TIDIED: list[str] = []
-ALL: Final = (Stubborn, Deaf, Exiting, SelfCancelling, Choosy, Tidy)
+ALL: Final = (Stubborn, Deaf, Exiting, SelfCancelling, Choosy, Tidy, Asking)
