@@ -10,7 +10,7 @@ from typing import Any
 from apps.findings import Exit, Line, Report
 from apps.operations.faults.disposable import CopyFailed, DisposableCopy
 from apps.operations.faults.drills import DRILLS, NOT_DRILLED, Drill, DrillFailed, Scene, missing, percentile
-from apps.operations.faults.tab import Tab
+from apps.operations.faults.tab import Person, Tab
 
 TITLE = "Faults"
 NEXT = "replay it with --seed and --drill, and read the server's last lines in the report"
@@ -23,7 +23,7 @@ class DrillOptions:
     """How much load, how many faults, and for how long at most."""
 
     users: int
-    load_s: float  # each run's length, undisturbed
+    load_s: float  # for which tabs ask again and again
     faults: int
     limit_s: float  # of one drill
     seed: int
@@ -125,21 +125,18 @@ async def _endure(scene: Scene, drill: Drill) -> str:
 
 async def _tabs(copy: DisposableCopy, name: str, chance: Random, options: DrillOptions) -> list[Tab]:
     names = [f"drill-{options.seed}-{name}-{number}" for number in range(options.users)]
-    count = max(int(options.load_s * 1000 / _INTERVAL_MS), 1)
-    tabs = []
-    for user_name, made in zip(names, await copy.users(names, _RUNS), strict=True):
-        asked = [
-            {
-                "type": "run.start",
-                "id": f"drill-{number}",
-                "thread_id": thread_id,
-                "agent": "metronome",
-                "text": f"count={count} interval_ms={_INTERVAL_MS} tag=of-{user_name}",
-            }
-            for number, thread_id in enumerate(made["threads"])
-        ]
-        tabs.append(Tab(user_name, made["id"], made["token"], copy.ports, Random(chance.random()), asked))  # noqa: S311 - as above
-    return tabs
+    count = max(int(options.load_s * 1000 / _INTERVAL_MS / 2), 1)
+    people = [
+        Person(
+            name=user_name,
+            user=made["id"],
+            token=made["token"],
+            threads=made["threads"],
+            text=f"count={count} interval_ms={_INTERVAL_MS} tag=of-{user_name}",
+        )
+        for user_name, made in zip(names, await copy.users(names, _RUNS), strict=True)
+    ]
+    return [Tab(person, copy.ports, Random(chance.random()), options.load_s) for person in people]  # noqa: S311 - as above
 
 
 async def _judge(copy: DisposableCopy, name: str, scene: Scene, broken: str) -> Outcome:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -18,18 +19,34 @@ _ACK_EVENTS = 128
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 1.0
 
 
-class Tab:
-    """One user's tab. `run` returns when everything that was asked is answered, ended and received."""
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Whose tab it is, and what it asks of the metronome."""
 
-    def __init__(
-        self, name: str, user: str, token: str, ports: Sequence[int], chance: Random, asked: Sequence[Mapping[str, Any]]
-    ) -> None:
-        self.name = name
-        self.user = user
-        self._token = token
+    name: str
+    user: str
+    token: str = field(repr=False)
+    threads: Sequence[str]
+    text: str
+
+
+class Tab:
+    """One user's tab, with a run in each of its threads at a time. `load_s` seconds long each run that ends, however it
+    ends, is followed by another; `run` returns when everything that was asked is answered, ended and received.
+    """
+
+    def __init__(self, person: Person, ports: Sequence[int], chance: Random, load_s: float) -> None:
+        self.name = person.name
+        self.user = person.user
+        self._token = person.token
+        self._text = person.text
         self._ports = ports
         self._chance = chance
-        self._unanswered = {command["id"]: command for command in asked}
+        self._until = time.monotonic() + load_s
+        self._unanswered: dict[str, Mapping[str, Any]] = {}
+        self._asked = 0
+        for thread_id in person.threads:
+            self._ask(thread_id)
         self._open_runs: set[str] = set()
         self._ended: set[str] = set()
         self._socket: WebSocket | None = None
@@ -127,11 +144,25 @@ class Tab:
             if entry["event"]["type"] in TERMINAL:
                 self._ended.add(entry["run_id"])
                 self._open_runs.discard(entry["run_id"])
+                if time.monotonic() < self._until:
+                    await self._send(self._ask(entry["thread_id"]))
         self._position = frame["position"]
         if self._seq - self._acked >= _ACK_EVENTS or self.done:
             self._acked = self._seq
             self._note("acked", seq=self._seq)
             await self._send({"type": "ack", "seq": self._seq})
+
+    def _ask(self, thread_id: str) -> Mapping[str, Any]:
+        self._asked += 1
+        command = {
+            "type": "run.start",
+            "id": f"drill-{self._asked}",
+            "thread_id": thread_id,
+            "agent": "metronome",
+            "text": self._text,
+        }
+        self._unanswered[command["id"]] = command
+        return command
 
     def _reply(self, frame: Mapping[str, Any]) -> None:
         if frame["ok"]:
