@@ -35,13 +35,20 @@ class Configuration:
     window_events: int = _bound(512, "events", "events sent beyond the last ack")
     window_bytes: int = _bound(262_144, "bytes", "bytes sent beyond the last ack")
     attachments_per_run: int = _bound(8, "attachments", "attachments of one run")
-    inbox_commands: int = _bound(32, "commands", "commands of one connection that wait")
+    inbox_commands: int = _bound(64, "commands", "commands of one connection that wait")
     command_rate_per_s: float = _bound(20.0, "commands/s", "sustained commands of one connection")
     command_burst: int = _bound(60, "commands", "commands of one connection at once")
+    waiting_frames: int = _bound(256, "frames", "replies and other frames that wait for a tab, beside events")
+    intake_frames: int = _bound(16, "frames", "frames of one connection read ahead of their handling")
+    intake_bytes: int = _bound(65_536, "bytes", "bytes of one connection read ahead of their handling")
     heartbeat_s: float = _bound(15.0, "seconds", "interval of pings")
     stall_timeout_s: float = _bound(30.0, "seconds", "no progress and no pong: the connection is closed")
+    stalled_after_s: float = _bound(10.0, "seconds", "a ping unanswered for this long: reported as stalled")
+    lagging_events: int = _bound(64, "events", "unacknowledged events beyond which a tab is reported as lagging")
+    closing_s: float = _bound(2.0, "seconds", "for a tab that was told to go to take what was sent before")
     subscribe_timeout_s: float = _bound(10.0, "seconds", "connect without subscribe: the connection is closed")
     connections_per_user: int = _bound(16, "connections", "sockets of one user in one process")
+    connections_per_address: int = _bound(1_000, "connections", "sockets of one address in one process")
     connections: int = _bound(4_000, "connections", "sockets of one process")
     revalidate_s: float = _bound(2.0, "seconds", "between two looks whether connected users may still be here")
 
@@ -176,12 +183,23 @@ class Configuration:
             (self.report_s * 2 < self.report_stale_s, "2 * report_s < report_stale_s"),
             (self.revalidate_s < _REVOKED_WITHIN_S, f"revalidate_s < {_REVOKED_WITHIN_S}"),
             (self.shadow_share <= 1, "shadow_share <= 1"),
+            (self.stalled_after_s < self.stall_timeout_s, "stalled_after_s < stall_timeout_s"),
+            (self.closing_s < self.goodbye_s, "closing_s < goodbye_s"),
+            (self.command_burst <= self.inbox_commands, "command_burst <= inbox_commands"),
+            (
+                self.inbox_commands + 2 * self.command_burst < self.waiting_frames,
+                "inbox_commands + 2 * command_burst < waiting_frames",
+            ),
             (self.connections_per_user <= self.connections, "connections_per_user <= connections"),
             (
                 self.guard_failure_limit < 1 < min(self.guard_evidence, self.guard_alarm),
                 "guard_failure_limit < 1 < guard_evidence, guard_alarm",
             ),
             (self.guard_baseline_runs <= self.observed_ends, "guard_baseline_runs <= observed_ends"),
+            (
+                self.connections_per_user <= self.connections_per_address,
+                "connections_per_user <= connections_per_address",
+            ),
         )
 
     @classmethod

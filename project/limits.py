@@ -28,6 +28,7 @@ def pool_limits(bounds: Configuration) -> PoolLimits:
     return PoolLimits(
         connections=bounds.connections,
         connections_per_user=bounds.connections_per_user,
+        connections_per_address=bounds.connections_per_address,
         head_poll_s=bounds.head_poll_s,
         revalidate_s=bounds.revalidate_s,
         reconnect_spread_ms=bounds.reconnect_spread_ms,
@@ -93,6 +94,10 @@ def connection_limits(bounds: Configuration) -> ConnectionLimits:
         heartbeat_s=bounds.heartbeat_s,
         stall_timeout_s=bounds.stall_timeout_s,
         subscribe_timeout_s=bounds.subscribe_timeout_s,
+        closing_s=bounds.closing_s,
+        stalled_after_s=bounds.stalled_after_s,
+        lagging_events=bounds.lagging_events,
+        waiting_frames=bounds.waiting_frames,
     )
 
 

@@ -4,19 +4,23 @@ Daphne cuts: on SIGTERM it cancels every application at once, sends no close fra
 the shutdown first stops listening, then lets the services drain (each tab hears `bye` and why, runs end or are handed
 over), and only then cancels what is left. Daphne has no ASGI lifespan either; so the services live in one task of the
 reactor's loop, entered before the reactor runs and left after it drained.
+
+Daphne buffers without bound, too; `backpressure` is about that.
 """
 
 import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 from daphne.server import Server  # first: it installs the asyncio reactor
 from twisted.internet import defer, reactor
 
 from project.asgi import build_application
+from project.backpressure import BoundedRequest, BoundedWebSocket, Intake, Message
 from project.composition import Services, open_services
 from project.configuration import Configuration
 
@@ -73,6 +77,64 @@ class TurnoutServer(Server):  # type: ignore[misc]  # Daphne has no types
         self._services = services
         self._leave = leave
         self.failure: str | None = None
+
+    # Daphne makes its factories as it begins to run, and asks nobody what they shall make.
+
+    @property
+    def http_factory(self) -> Any:
+        """Makes the protocol of each TCP connection."""
+        return self._http_factory
+
+    @http_factory.setter
+    def http_factory(self, factory: Any) -> None:
+        build = factory.buildProtocol
+
+        def build_bounded(address: Any) -> Any:
+            protocol = build(address)
+            protocol.requestFactory = BoundedRequest
+            return protocol
+
+        factory.buildProtocol = build_bounded
+        self._http_factory = factory
+
+    @property
+    def ws_factory(self) -> Any:
+        """Makes the protocol of each WebSocket."""
+        return self._ws_factory
+
+    @ws_factory.setter
+    def ws_factory(self, factory: Any) -> None:
+        factory.protocol = BoundedWebSocket
+        self._ws_factory = factory
+
+    def create_application(self, protocol: Any, scope: MutableMapping[str, Any]) -> Any:
+        """Begin to serve a request or a socket; returns the queue that it receives from."""
+        if scope["type"] != "websocket":
+            return super().create_application(protocol, scope)
+        bounds = self._services.configuration
+        intake = Intake(bounds.intake_frames, bounds.intake_bytes)
+        application = self.application(
+            scope={**scope, "asgi": {"version": "3.0"}},
+            receive=intake.get,
+            send=partial(self.handle_reply, protocol),
+        )
+        self.connections[protocol]["application_instance"] = asyncio.ensure_future(application)
+        return intake
+
+    async def handle_reply(self, protocol: Any, message: Message) -> None:
+        """Pass on what an application sends, and return when its client has taken enough of what came before."""
+        await super().handle_reply(protocol, message)
+        outlet = protocol.outlet
+        if outlet is None or not outlet.is_full or message["type"] == "websocket.close":
+            return  # a close frame goes out behind what is written, or the connection is dropped a second later
+        if isinstance(protocol, BoundedWebSocket):
+            await outlet.until_free()  # the connection's own clock says when it has waited for too long
+            return
+        try:
+            async with asyncio.timeout(self._services.configuration.stall_timeout_s):
+                await outlet.until_free()
+        except TimeoutError:
+            protocol.abort()
 
     def listen_error(self, failure: Any) -> None:
         """Called when an endpoint cannot be opened: the server stops, and `serve` says why."""

@@ -7,21 +7,26 @@ server gives a tab up, it cancels the consumer without calling `disconnect`. So 
 here, by a loop that never waits for anything but the next frame, and everything that must be closed is
 closed by an `async with` around it.
 
-Daphne reads on without bound while a handler waits; that is why receiving must not wait, and why commands
-go into a bounded inbox that one task empties in order.
+What a server does while a handler waits differs: plain Daphne reads on without bound. That is why receiving
+must not wait, and why commands go into a bounded inbox that one task empties in order.
+
+A socket takes its place in the pool before anybody asks the database who it is, so that a flood of handshakes
+is bounded like everything else.
 """
 
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from channels.consumer import AsyncConsumer
 from django.db import DatabaseError
 
 from apps.chat.authentication import Principal, authenticate
-from apps.chat.handshake import HandshakeRefused, check_handshake
+from apps.chat.handshake import Credentials, HandshakeRefused, check_handshake, client_address
 from apps.realtime import protocol
 from apps.realtime.bridge import WebSocketBridgeFactory
 from apps.realtime.connection import Health, UserWebSocketContext
@@ -46,6 +51,7 @@ from apps.vocabulary import ErrorCode, Identity, Refusal
 logger = logging.getLogger(__name__)
 
 COMMAND_COST: Final = 1.0  # tokens of the connection's bucket
+_LAST_WORDS_S: Final = 1.0  # for a tab that may not read to take a frame
 SIGNAL_COST: Final = 0.05  # tokens for an ack, ping or pong: acking more often than needed is allowed, and costs
 
 Message = Mapping[str, Any]
@@ -113,25 +119,33 @@ class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
             await socket.close(CloseCode.FORBIDDEN)  # before accept, every server makes this HTTP 403
             return
         try:
+            with self._services.bridges.place(client_address(scope)):
+                await self._admit(credentials, socket, receive)
+        except ConnectionRefused as refused:
+            await socket.accept()
+            await socket.say_bye(refused.close_code, refused.reason, refused.retry_after_ms)
+
+    async def _admit(self, credentials: Credentials, socket: "_Socket", receive: Receive) -> None:
+        retry_after_ms = self._services.bridges.retry_after_ms()
+        try:
             principal = await self._services.database.call(authenticate, credentials)
         except DatabaseError:
             logger.exception("nobody can log in: the database does not answer")
             await socket.accept()
-            await socket.say_bye(CloseCode.OVERLOADED, "the database does not answer", retry_after_ms=1000)
+            await socket.say_bye(CloseCode.OVERLOADED, "the database does not answer", retry_after_ms)
             return
         await socket.accept()
         if principal is None:
-            await socket.say_bye(CloseCode.NO_USER, "log in, or send a valid token", retry_after_ms=0)
+            await socket.say_bye(CloseCode.NO_USER, "log in, or send a valid token", retry_after_ms)
             return
         await self._serve(principal, socket, receive)
 
     async def _serve(self, principal: Principal, socket: "_Socket", receive: Receive) -> None:
         services = self._services
-        try:
-            async with services.bridges.open_connection(principal.identity, socket, principal=principal) as connection:
-                await _Dialogue(services, connection).run(receive)
-        except ConnectionRefused as refused:
-            await socket.say_bye(refused.close_code, refused.reason, refused.retry_after_ms)
+        async with services.bridges.open_connection(principal.identity, socket, principal=principal) as connection:
+            await _Dialogue(services, connection).run(receive)
+        if (last := connection.last_words) is not None:
+            await socket.say_bye(last.code, last.reason, last.retry_after_ms)
 
 
 class _Dialogue:
@@ -149,7 +163,10 @@ class _Dialogue:
             runs=bounds.open_runs_per_user,
         )
         self._bucket = TokenBucket(bounds.command_rate_per_s, bounds.command_burst, time.monotonic())
-        self._inbox: asyncio.Queue[Command | None] = asyncio.Queue(bounds.inbox_commands)
+        self._inbox: deque[Command] = deque()
+        self._inbox_commands = bounds.inbox_commands
+        self._tasks: asyncio.TaskGroup | None = None
+        self._at_work = False  # whether a task empties the inbox: an idle socket need not hold one
         self._has_subscribed = False
 
     async def run(self, receive: Receive) -> None:
@@ -159,18 +176,20 @@ class _Dialogue:
         transaction runs in a thread, and its reply is remembered.
         """
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._carry_out_commands(), name=f"commands-{self._connection.connection_id}")
+            self._tasks = tasks
             while (message := await receive())["type"] != "websocket.disconnect":
                 self._received(message.get("text"))
-            while not self._inbox.empty():
-                self._inbox.get_nowait()
-            self._inbox.put_nowait(None)
+            self._inbox.clear()
 
     async def _carry_out_commands(self) -> None:
         identity, execute = self._connection.identity, self._services.conversation.execute
-        while (command := await self._inbox.get()) is not None:
-            if not self._is_closing:  # a user whose rights ended has no say any more
-                self._connection.reply(await self._services.database.call(execute, identity, command))
+        try:
+            while self._inbox:
+                command = self._inbox.popleft()
+                if not self._is_closing:  # a user whose rights ended has no say any more
+                    self._connection.reply(await self._services.database.call(execute, identity, command))
+        finally:
+            self._at_work = False
 
     @property
     def _is_closing(self) -> bool:
@@ -212,11 +231,14 @@ class _Dialogue:
                 self._take(frame)
 
     def _take(self, command: Command) -> None:
-        try:
-            self._inbox.put_nowait(command)
-        except asyncio.QueueFull:
-            text = f"{self._inbox.maxsize} commands wait already; await their replies"
-            raise ProtocolViolation(CloseCode.TOO_FAST, text) from None
+        if len(self._inbox) >= self._inbox_commands:
+            text = f"{self._inbox_commands} commands wait already; await their replies"
+            raise ProtocolViolation(CloseCode.TOO_FAST, text)
+        self._inbox.append(command)
+        if not self._at_work:
+            assert self._tasks is not None
+            self._at_work = True
+            self._tasks.create_task(self._carry_out_commands(), name=f"commands-{self._connection.connection_id}")
 
     def _refuse(self, command_id: str, refusal: Refusal) -> None:
         self._connection.reply(protocol.reply_error(command_id, refusal))
@@ -258,9 +280,16 @@ class _Socket:
         self._is_open = False
 
     async def say_bye(self, code: CloseCode, reason: str, retry_after_ms: int) -> None:
-        """Close a socket that never became a connection."""
-        await self.send_text(protocol.bye(code, reason, retry_after_ms))
-        await self.close(code)
+        """Close a socket that no connection sends on: it never became one, or its sender has ended.
+
+        Whether it hears that is not waited for long. A server that buffers has passed it on by then, and closes.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self.send_text(protocol.bye(code, reason, retry_after_ms))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self.close(code)
 
     async def _pass(self, message: Message) -> None:
         if self._is_open:

@@ -29,6 +29,7 @@ _ORIGIN = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4}
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE)
 _SAYS_BEARER = re.compile(r"(^|[\s,])bearer\s", re.ASCII | re.IGNORECASE)
 _TOKEN_IN_QUERY = re.compile(rb"(^|&)[a-z_-]*(token|authorization|bearer)=", re.IGNORECASE)
+_ADDRESS_LENGTH = 64  # characters; IPv6 with a zone, and more is none
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -77,6 +78,23 @@ def check_handshake(scope: Mapping[str, Any]) -> Credentials:
     if origin is None:
         raise HandshakeRefused("cookies without an Origin")
     return _session_cookie(cookies)
+
+
+def client_address(scope: Mapping[str, Any]) -> str | None:
+    """Where the client sits, as far as that can be believed; None where only the proxy's own address is known.
+
+    Every proxy appends to `X-Forwarded-For` whom it was asked by, and anybody can send such a header to the first
+    one: so it is read from the right, past as many as PROXY_HOPS says that there are, and not at all without.
+    """
+    hops: int = settings.PROXY_HOPS
+    if hops:
+        forwarded = b",".join(value for key, value in scope["headers"] if key.lower() == b"x-forwarded-for")
+        addresses = [text.strip() for text in forwarded.decode("latin1").split(",")]
+        return addresses[-hops][:_ADDRESS_LENGTH] or None if len(addresses) >= hops else None
+    if settings.BEHIND_TLS_PROXY:
+        return None
+    client = scope.get("client")
+    return client[0] if client else None
 
 
 def _single(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:

@@ -1,9 +1,8 @@
 """Who receives a run's events, and the opening of a user's connections."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Protocol
 
 from apps.realtime.connection import ConnectionLimits, UserWebSocketContext
@@ -12,7 +11,7 @@ from apps.realtime.pool import WebSocketConnectionPool
 from apps.realtime.reader import PageReader, PositionAnswer, PositionRequest
 from apps.realtime.tracing import DeliveryTrace, TracedCursor
 from apps.realtime.values import RunLease
-from apps.vocabulary import ConnectionId, Identity, Position, UserId, new_id
+from apps.vocabulary import ConnectionId, Identity, UserId, new_id
 
 
 class RunBridge(Protocol):
@@ -45,13 +44,23 @@ class WebSocketBridgeFactory:
         self._limits = limits
         self._trace = trace
 
+    def place(self, address: str | None) -> AbstractContextManager[None]:
+        """A place for the socket that shakes hands from this address. Entering raises ConnectionRefused."""
+        return self._pool.place(address)
+
+    def retry_after_ms(self) -> int:
+        """When a client that is sent away may come back: a delay that spreads those sent away together."""
+        return self._pool.retry_after_ms()
+
     @asynccontextmanager
     async def open_connection(
         self, identity: Identity, transport: Transport, principal: object
     ) -> AsyncIterator[UserWebSocketContext]:
-        """A connection of this user, in the pool until it is left. Raises ConnectionRefused."""
-        self._pool.admit()
-        head = await self._head(identity.user_id)
+        """A connection of this user, in the pool until it is left. Raises ConnectionRefused while the process drains.
+
+        It hears its tab at once; `hello` goes out when the stream's head is known.
+        """
+        self._pool.check_open()
         limits = self._limits
         connection_id = ConnectionId(new_id())
         cursor = TracedCursor(
@@ -67,29 +76,21 @@ class WebSocketBridgeFactory:
             connection_id=connection_id,
             identity=identity,
             principal=principal,
-            emitter=UserWebSocketEmitter(identity.user_id, transport, cursor, self._reader),
+            emitter=UserWebSocketEmitter(identity.user_id, transport, cursor, self._reader, limits.waiting_frames),
             cursor=cursor,
-            head=head,
             limits=limits,
             members=self._pool,
-            retry_after_ms=self._pool.retry_after_ms,
             now=time.monotonic(),
         )
-        self._pool.admit()  # the process may have begun to drain while the head was read
+
+        def greet(found: PositionAnswer) -> None:
+            connection.greet(found.head)
+
         async with connection:
+            self._reader.ask(PositionRequest(identity.user_id, None), greet)
             yield connection
 
     @asynccontextmanager
     async def open_run_bridge(self, lease: RunLease) -> AsyncIterator[RunBridge]:
         """The bridge of one run on the factory's path."""
         yield OwnerBridge(lease)
-
-    async def _head(self, user_id: UserId) -> Position:
-        answered: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
-
-        def answer(found: PositionAnswer) -> None:
-            if not answered.done():
-                answered.set_result(found.head)
-
-        self._reader.ask(PositionRequest(user_id, None), answer)
-        return await answered

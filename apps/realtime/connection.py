@@ -2,41 +2,45 @@
 
 Entered when the handshake has named a user, left on every way out of the consumer; leaving cancels the sender and takes
 the connection out of the pool. It owns no queue of events: the log is the queue, and survives the process.
+
+The first frame needs the stream's head, and a database may be slow. So a connection is in the pool, bounded and
+counted, and hears its tab, while it still waits for that; what it has to say waits with it.
 """
 
 import asyncio
 import enum
 import logging
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
 from apps.realtime import protocol
 from apps.realtime.cursor import CursorState, DeliveryCursor
-from apps.realtime.emitter import UserWebSocketEmitter
-from apps.realtime.protocol import Ack, CloseCode, Limits, Ping, Pong, Subscribe, Window
+from apps.realtime.emitter import TabUnreachable, UserWebSocketEmitter
+from apps.realtime.protocol import Ack, CloseCode, Limits, Ping, Pong, ProtocolViolation, Subscribe, Window
 from apps.realtime.values import Page
 from apps.vocabulary import ConnectionId, Identity, Position
 
 logger = logging.getLogger(__name__)
 
-_LAGGING_EVENTS = 64  # events behind the head from which a connection is reported as lagging
-
 
 class Health(enum.StrEnum):
     """How a connection keeps up."""
 
-    HEALTHY = "healthy"  # at most one segment behind
-    LAGGING = "lagging"  # further behind, and acknowledging
-    STALLED = "stalled"  # has left a ping unanswered
+    HEALTHY = "healthy"  # at most `lagging_events` behind the head
+    LAGGING = "lagging"  # further behind, and it answers
+    STALLED = "stalled"  # has left a ping unanswered for `stalled_after_s`
     DRAINING = "draining"  # told to go
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Times in seconds. `heartbeat_s` is the interval of pings, `stall_timeout_s` how long one may stay unanswered."""
+    """Times in seconds. `heartbeat_s` is the interval of pings, `stall_timeout_s` how long one may stay unanswered.
+
+    From `stalled_after_s` on a connection is reported as stalled; from `lagging_events` unacknowledged events on as
+    lagging. Who was told to go has `closing_s` to take it. `waiting_frames` bounds what waits beside events.
+    """
 
     window: Window
     announced: Limits
@@ -45,6 +49,10 @@ class ConnectionLimits:
     heartbeat_s: float
     stall_timeout_s: float
     subscribe_timeout_s: float
+    closing_s: float
+    stalled_after_s: float
+    lagging_events: int
+    waiting_frames: int
 
 
 class Membership(Protocol):
@@ -52,6 +60,17 @@ class Membership(Protocol):
 
     def add(self, connection: "UserWebSocketContext") -> None: ...
     def remove(self, connection: "UserWebSocketContext") -> None: ...
+    def closing(self, code: CloseCode) -> None: ...
+    def retry_after_ms(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """What is still to be said to a tab whose sender has ended by itself."""
+
+    code: CloseCode
+    reason: str
+    retry_after_ms: int
 
 
 class UserWebSocketContext:
@@ -65,10 +84,8 @@ class UserWebSocketContext:
         principal: object,
         emitter: UserWebSocketEmitter,
         cursor: DeliveryCursor,
-        head: Position,
         limits: ConnectionLimits,
         members: Membership,
-        retry_after_ms: Callable[[], int],
         now: float,
     ) -> None:
         self.connection_id = connection_id
@@ -76,16 +93,20 @@ class UserWebSocketContext:
         self.principal = principal
         self._emitter = emitter
         self._cursor = cursor
-        self._head_at_start = head
         self._limits = limits
         self._members = members
-        self._retry_after_ms = retry_after_ms
+        self._tasks = asyncio.TaskGroup()
         self._sender: asyncio.Task[None] | None = None
+        self._head_at_start: Position | None = None  # None until it is greeted
+        self._waiting_subscribe: Subscribe | None = None  # heard before it was greeted
         self._opened_at = now
+        self._looked_at = now
         self._last_ping = now
         self._ping_t: float | None = None
         self._unanswered_since: float | None = None
-        self._draining = False
+        self._closing_since: float | None = None
+        self._close_code = CloseCode.GOING_AWAY
+        self.last_words: LastWords | None = None  # known when it is left
 
     def __repr__(self) -> str:
         return f"<UserWebSocketContext {self.connection_id} {self.health.value} {self._cursor!r}>"
@@ -95,31 +116,47 @@ class UserWebSocketContext:
             warnings.warn(f"{self.connection_id} was collected while open", ResourceWarning, stacklevel=1)
 
     async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
         self._members.add(self)
-        self._sender = asyncio.create_task(self._emitter.run(), name=f"emitter-{self.connection_id}")
-        limits = self._limits
-        self._emitter.enqueue(
-            protocol.hello(
-                self.connection_id,
-                self.identity,
-                self._head_at_start,
-                limits.heartbeat_s,
-                limits.window,
-                limits.announced,
-            )
-        )
+        self._sender = self._tasks.create_task(self._emitter.run(), name=f"emitter-{self.connection_id}")
+        self._emitter.started_as(self._sender)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> bool:
+        """Leave the pool and end the sender. A sender that failed ended the block: then that is reported here."""
         self._members.remove(self)
         sender, self._sender = self._sender, None
         if sender is not None:
             sender.cancel()
-            await asyncio.wait([sender])
-            if not sender.cancelled() and (failure := sender.exception()) is not None:
-                logger.error("sending to %s failed", self.connection_id, exc_info=failure)
+        cancelled = error if isinstance(error, asyncio.CancelledError) else None
+        try:
+            await self._tasks.__aexit__(None if cancelled is None else kind, cancelled, None)
+        except BaseExceptionGroup as group:
+            self._report(group)
+            return error is cancelled  # an error of the block's own goes on
+        return False
+
+    def _report(self, failures: BaseExceptionGroup[BaseException]) -> None:
+        _, defects = failures.split(TabUnreachable)
+        if defects is not None:
+            logger.error("sending to %s failed", self.connection_id, exc_info=defects)
+        retry_after_ms = self._members.retry_after_ms()
+        if self._closing_since is None:
+            self._members.closing(self._close_code)
+        self.last_words = LastWords(self._close_code, "the server could not go on sending to this tab", retry_after_ms)
+
+    def greet(self, head: Position) -> None:
+        """Say hello: the stream's head is known. What the tab asked meanwhile is done now."""
+        limits = self._limits
+        self._head_at_start = head
+        self._emitter.greet(
+            protocol.hello(self.connection_id, self.identity, head, limits.heartbeat_s, limits.window, limits.announced)
+        )
+        waiting, self._waiting_subscribe = self._waiting_subscribe, None
+        if waiting is not None:
+            self.subscribe(waiting)
 
     # -- what the client says
 
@@ -129,6 +166,11 @@ class UserWebSocketContext:
         Without a position the first subscribe begins at the head that `hello` told, so that nothing is missed of what
         is committed between the two.
         """
+        if self._head_at_start is None:
+            if self._waiting_subscribe is not None:
+                raise ProtocolViolation(CloseCode.VIOLATION, "subscribe again is allowed only after a reset")
+            self._waiting_subscribe = frame
+            return
         if frame.compress is not None:
             self._emitter.compress_events()
         after = frame.after
@@ -142,7 +184,7 @@ class UserWebSocketContext:
 
     def pinged(self, frame: Ping) -> None:
         """Answer a client's ping."""
-        self._emitter.enqueue(protocol.pong(frame.t))
+        self._emitter.answer_ping(frame.t)
 
     def ponged(self, frame: Pong) -> None:
         """The tab lives, if it answers the last ping; its pong carries the rest of its acks."""
@@ -152,6 +194,8 @@ class UserWebSocketContext:
             self._advance_to(frame.acked)
 
     def _advance_to(self, seq: int) -> None:
+        if self._waiting_subscribe is not None:
+            return  # nothing was sent yet, as after a reset
         # Only what proves that the tab reads counts as life: a tab that talks and never reads must stall.
         acked = self._cursor.acked
         self._emitter.acknowledged(seq)
@@ -161,13 +205,17 @@ class UserWebSocketContext:
     # -- what the server says
 
     def reply(self, frame: str) -> None:
-        """Send the reply to a command."""
-        self._emitter.enqueue(frame)
+        """Send the reply to a command. A tab that lets too many of them wait is closed."""
+        if not self._emitter.enqueue(frame):
+            self.close(CloseCode.TOO_FAST, f"{self._limits.waiting_frames} replies wait, and are not read")
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Say bye and close the socket, after what waits to be sent."""
-        self._draining = True
-        self._emitter.close(code, reason, self._retry_after_ms())
+        """Say bye and close the socket, after what waits to be sent. The first close wins."""
+        if self._closing_since is None:
+            self._closing_since = self._looked_at
+            self._close_code = code
+            self._members.closing(code)
+            self._emitter.close(code, reason, self._members.retry_after_ms())
 
     def committed(self, page: Page) -> None:
         """A page of this user's stream was committed by this process."""
@@ -177,27 +225,37 @@ class UserWebSocketContext:
         """The user's stream has reached `head`."""
         self._emitter.hinted(head)
 
+    def polled(self, head: Position) -> None:
+        """The database says that the user's stream is at `head`."""
+        self._emitter.polled(head)
+
     def tick(self, now: float) -> None:
         """Ping in time; close a socket that neither progresses nor answers. `now` is monotonic, in seconds."""
+        self._looked_at = now
         limits = self._limits
-        if self._cursor.state is CursorState.NEW and now - self._opened_at > limits.subscribe_timeout_s:
-            self.close(CloseCode.VIOLATION, "no subscribe in time; it is the first frame")
-            return
-        if self._unanswered_since is not None and now - self._unanswered_since > limits.stall_timeout_s:
-            self.close(CloseCode.NO_PROGRESS, "no ack and no pong in time")
-            return
-        if now - self._last_ping >= limits.heartbeat_s:
-            self._last_ping = now
-            if self._unanswered_since is None:
-                self._unanswered_since = now
+        if self._closing_since is not None:
+            # A server may let `send` wait for a tab that does not read; without this it would wait for ever.
+            if now - self._closing_since > limits.closing_s:
+                self._emitter.abort()
+        elif self._cursor.state is CursorState.NEW and now - self._opened_at > limits.subscribe_timeout_s:
+            if self._head_at_start is None:
+                self.close(CloseCode.OVERLOADED, "the database does not answer")
+            else:
+                self.close(CloseCode.VIOLATION, "no subscribe in time; it is the first frame")
+        elif self._unanswered_since is not None:
+            # One ping is on its way at most: the pong of a slow tab, too, answers the last one.
+            if now - self._unanswered_since > limits.stall_timeout_s:
+                self.close(CloseCode.NO_PROGRESS, "no ack and no pong in time")
+        elif self._head_at_start is not None and now - self._last_ping >= limits.heartbeat_s:
+            self._last_ping = self._unanswered_since = now
             self._ping_t = round(now, 3)
-            self._emitter.enqueue(protocol.ping(self._ping_t))
+            self.reply(protocol.ping(self._ping_t))
 
     # -- what operators see
 
     @property
     def subscribed(self) -> bool:
-        return self._cursor.state not in (CursorState.NEW, CursorState.RESET, CursorState.CHECKING)
+        return self._cursor.is_sending
 
     @property
     def lag(self) -> int:
@@ -206,8 +264,9 @@ class UserWebSocketContext:
 
     @property
     def health(self) -> Health:
-        if self._draining:
+        if self._closing_since is not None:
             return Health.DRAINING
-        if self._unanswered_since is not None and self._last_ping > self._unanswered_since:
+        silent_since = self._unanswered_since
+        if silent_since is not None and self._looked_at - silent_since >= self._limits.stalled_after_s:
             return Health.STALLED
-        return Health.LAGGING if self.lag > _LAGGING_EVENTS else Health.HEALTHY
+        return Health.LAGGING if self.lag > self._limits.lagging_events else Health.HEALTHY

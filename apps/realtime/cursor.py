@@ -8,8 +8,11 @@ slow tab, lost hint and restarted server are one case: the cursor is behind the 
                           \--refused--> RESET --subscribe--> CHECKING
 
 Whoever drives a cursor calls one input at a time, performs the returned actions in order, and answers `CheckPosition`
-and `ReadLog` with exactly one `positioned`/`refused` and `read_page` each. An input that is not legal raises
-ProtocolViolation and changes nothing.
+and `ReadLog` with exactly one `positioned`/`refused` and `read_page` each; an answer that comes after a reset is
+dropped. An input that is not legal raises ProtocolViolation and changes nothing.
+
+The epoch may change under an open connection, when an operator rotates epochs after a restore. The cursor holds the
+epoch of what it sent: a page or a head of another one means that this history has ended, and is answered by a reset.
 """
 
 import enum
@@ -30,6 +33,9 @@ class CursorState(enum.Enum):
     READING = "reading"  # a page of the log
     BLOCKED = "blocked"  # an ack that makes room in the window
     RESET = "reset"  # a new subscribe, after a reset
+
+
+_SENDING = frozenset({CursorState.IDLE, CursorState.READING, CursorState.BLOCKED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,7 @@ class DeliveryCursor:
         self.sent = 0
         self.acked = 0
         self.head = 0
+        self.epoch = ""  # of the history that is being sent; known with the first position
         self._outstanding: deque[_Sent] = deque()
         self._outstanding_bytes = 0
         self._refused_page: Page | None = None  # read, but larger than the room there was
@@ -111,6 +118,11 @@ class DeliveryCursor:
 
     def __repr__(self) -> str:
         return f"<DeliveryCursor {self.state.value} acked={self.acked} sent={self.sent} head={self.head}>"
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether the position is known, and acks count."""
+        return self.state in _SENDING
 
     @property
     def lag(self) -> int:
@@ -152,6 +164,7 @@ class DeliveryCursor:
         """The answer to CheckPosition: `position` lies in the history, whose head is `head`."""
         self._expect(CursorState.CHECKING)
         self.sent = self.acked = position.seq
+        self.epoch = position.epoch
         self.head = max(self.head, head)  # a commit may have been seen since the head was read
         self._outstanding.clear()
         self._outstanding_bytes = 0
@@ -170,8 +183,14 @@ class DeliveryCursor:
         self.head = max(self.head, head)
         return self._advance() if self.state is CursorState.IDLE else []
 
+    def polled(self, head: Position) -> list[Action]:
+        """The stream's head as the database told it: as a hint, and a reset where the history is another one."""
+        return self._other_history(head) or self.hinted(head.seq)
+
     def committed(self, page: Page) -> list[Action]:
         """A page just committed by this process: sent straight on if it continues what was sent, and fits."""
+        if ended := self._other_history(page.position):
+            return ended
         self.head = max(self.head, page.position.seq)
         if self.state is not CursorState.IDLE:
             return []
@@ -188,6 +207,8 @@ class DeliveryCursor:
             if self.head == self._head_when_read:
                 self.head = self.sent
             return self._advance()
+        if ended := self._other_history(page.position):
+            return ended
         if page.first != self.sent + 1:
             raise RuntimeError(f"a page from {page.first} cannot follow {self.sent}")
         if not self._fits(page):
@@ -197,6 +218,13 @@ class DeliveryCursor:
         return [self._send(page), *self._advance()]
 
     # -- decisions
+
+    def _other_history(self, position: Position) -> list[Action]:
+        if position.epoch == self.epoch or self.state not in _SENDING:
+            return []
+        self.state = CursorState.RESET
+        self.head = 0  # seqs of the two histories do not compare
+        return [SendReset(ResetReason.EPOCH_CHANGED, position)]
 
     def _advance(self) -> list[Action]:
         if self.head <= self.sent:

@@ -11,6 +11,7 @@ leaving it out.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Never
@@ -48,6 +49,7 @@ from apps.vocabulary import (
 
 _COMMAND_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _OPAQUE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME_LENGTH = 100  # characters of an agent's name; which ones exist is for the registry to say
 _REASON_LENGTH = 1000  # characters
@@ -59,9 +61,7 @@ def decode(text: str, limits: Limits) -> ClientFrame:
         raise MalformedFrame(CloseCode.TOO_LARGE, f"a frame is at most {limits.frame_bytes} bytes of UTF-8")
     fields = _object(text)
     kind = fields.get("type")
-    command_id = fields.get("id")
-    if not isinstance(command_id, str) or not _COMMAND_ID.fullmatch(command_id):
-        command_id = None
+    command_id = _command_id(fields)
     if not isinstance(kind, str):
         raise MalformedFrame(CloseCode.VIOLATION, "`type` is missing or no text", command_id)
     try:
@@ -174,16 +174,58 @@ def _object(text: str) -> dict[str, Any]:
         # none came twice; a frame with more colons pays for a second look (30 us for 32 KB).
         if isinstance(fields, dict) and text.count(":") > len(fields):
             _KEYS_ONCE.decode(text)
-    except (ValueError, RecursionError):
-        raise MalformedFrame(CloseCode.VIOLATION, "a frame is one JSON object, each key once") from None
+    except (ValueError, RecursionError, _Unfit):
+        raise _diagnosed(text) from None
     if not isinstance(fields, dict):
         raise MalformedFrame(CloseCode.VIOLATION, "a frame is one JSON object")
     return fields
 
 
-def _once(pairs: list[tuple[str, Any]]) -> None:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key stands twice")
+def _diagnosed(text: str) -> MalformedFrame:
+    """Why a text is no frame, found by a reader that takes more than JSON allows; with the command's id if it has one.
+
+    Slow, and called once a connection: it is closed for this.
+    """
+    no_numbers: list[str] = []
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if math.isinf(value):
+            no_numbers.append(digits)
+        return value
+
+    lenient = json.JSONDecoder(
+        object_pairs_hook=_once, parse_int=number, parse_float=number, parse_constant=no_numbers.append
+    )
+    try:
+        fields = lenient.decode(text)
+        if not isinstance(fields, dict):
+            _unfit("a frame is one JSON object")
+        if no_numbers:
+            reason = "NaN, Infinity and numbers beyond a double are no JSON numbers"
+        elif _LONE_SURROGATE.search(json.dumps(fields, ensure_ascii=False)):
+            reason = "a lone surrogate is no character"
+        else:
+            _unfit("a frame is one JSON object, nested at most 1024 deep")
+    except RecursionError:
+        return MalformedFrame(CloseCode.VIOLATION, "a frame is nested at most 1024 deep")
+    except _Unfit as unfit:
+        return MalformedFrame(CloseCode.VIOLATION, str(unfit))
+    except ValueError:
+        return MalformedFrame(CloseCode.VIOLATION, "a frame is one JSON object; this text is none")
+    return MalformedFrame(CloseCode.VIOLATION, reason, _command_id(fields))
+
+
+def _command_id(fields: Mapping[str, Any]) -> str | None:
+    command_id = fields.get("id")
+    return command_id if isinstance(command_id, str) and _COMMAND_ID.fullmatch(command_id) else None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise _Unfit("a key stands twice in an object")
+    return fields
 
 
 # The numbers were read before; reading them again would only bring back Python's limit on digits.

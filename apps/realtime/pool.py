@@ -5,22 +5,23 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Self
+from types import MappingProxyType, TracebackType
+from typing import NoReturn, Self
 
 from apps.realtime.connection import Health, UserWebSocketContext
 from apps.realtime.periodic import Periodic
 from apps.realtime.protocol import CloseCode
 from apps.realtime.values import Page
-from apps.vocabulary import ConnectionId, UserId
+from apps.vocabulary import ConnectionId, Position, UserId
 
 logger = logging.getLogger(__name__)
 
 _TICK_S = 1.0
+_NOBODY: Mapping[ConnectionId, UserWebSocketContext] = MappingProxyType({})
 
 
 class ConnectionRefused(Exception):  # noqa: N818 - an answer to the client
@@ -35,10 +36,13 @@ class ConnectionRefused(Exception):  # noqa: N818 - an answer to the client
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """Connections of one process, of one user in it; seconds between looks; milliseconds to spread reconnects over."""
+    """Sockets of one process, of one user and of one address in it; seconds between looks; milliseconds to spread
+    reconnects over.
+    """
 
     connections: int
     connections_per_user: int
+    connections_per_address: int
     head_poll_s: float
     revalidate_s: float
     reconnect_spread_ms: int
@@ -51,7 +55,7 @@ class WebSocketConnectionPool:
         self,
         limits: PoolLimits,
         *,
-        read_heads: Callable[[Sequence[UserId]], Awaitable[Mapping[UserId, int]]],
+        read_heads: Callable[[Sequence[UserId]], Awaitable[Mapping[UserId, Position]]],
         find_invalid: Callable[[Sequence[object]], Awaitable[set[object]]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,12 +65,15 @@ class WebSocketConnectionPool:
         self._clock = clock
         self._by_user: dict[UserId, dict[ConnectionId, UserWebSocketContext]] = {}
         self._count = 0
+        self._places = 0
+        self._by_address: Counter[str] = Counter()
         self._loop = asyncio.get_running_loop()
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
         self._stack = AsyncExitStack()
         self.opened = 0
+        self.refused = 0
         self.closed_for: Counter[str] = Counter()
 
     def __repr__(self) -> str:
@@ -86,14 +93,43 @@ class WebSocketConnectionPool:
 
     # -- membership
 
-    def admit(self) -> None:
-        """Raises ConnectionRefused when the process takes no further connection."""
+    @contextmanager
+    def place(self, address: str | None) -> Iterator[None]:
+        """A place for one socket, from its handshake on. Raises ConnectionRefused when there is none.
+
+        It is taken before anybody is asked who comes: a flood of handshakes waits for the database, and would be
+        outside of every bound otherwise. `address` is None where the client's own is not known.
+        """
+        self._admit(address)
+        self._places += 1
+        if address is not None:
+            self._by_address[address] += 1
+        try:
+            yield
+        finally:
+            self._places -= 1
+            if address is not None:
+                self._by_address[address] -= 1
+                if not self._by_address[address]:
+                    del self._by_address[address]
+
+    def _admit(self, address: str | None) -> None:
+        limits = self._limits
         if self._draining:
-            raise ConnectionRefused(CloseCode.RESTARTING, "the server is restarting", self.retry_after_ms())
-        if self._count >= self._limits.connections:
-            raise ConnectionRefused(
-                CloseCode.OVERLOADED, "the server has no room for another connection", self.retry_after_ms()
-            )
+            self._refuse(CloseCode.RESTARTING, "the server is restarting")
+        if self._places >= limits.connections:
+            self._refuse(CloseCode.OVERLOADED, "the server has no room for another connection")
+        if address is not None and self._by_address[address] >= limits.connections_per_address:
+            self._refuse(CloseCode.OVERLOADED, f"one address may have {limits.connections_per_address} connections")
+
+    def _refuse(self, code: CloseCode, reason: str) -> NoReturn:
+        self.refused += 1
+        raise ConnectionRefused(code, reason, self.retry_after_ms())
+
+    def check_open(self) -> None:
+        """Raises ConnectionRefused when the process has begun to drain."""
+        if self._draining:
+            self._refuse(CloseCode.RESTARTING, "the server is restarting")
 
     def add(self, connection: UserWebSocketContext) -> None:
         """Take a connection in; the user's oldest goes when there are too many."""
@@ -104,8 +140,7 @@ class WebSocketConnectionPool:
         self._empty.clear()
         open_ones = [known for known in mine.values() if known.health is not Health.DRAINING]
         for oldest in open_ones[: max(len(open_ones) - self._limits.connections_per_user, 0)]:
-            self._close(
-                oldest,
+            oldest.close(
                 CloseCode.REPLACED,
                 f"a user may have {self._limits.connections_per_user} connections; this was the oldest",
             )
@@ -120,6 +155,10 @@ class WebSocketConnectionPool:
             del self._by_user[connection.identity.user_id]
         if not self._count:
             self._empty.set()
+
+    def closing(self, code: CloseCode) -> None:
+        """Count that a connection was told to go; each tells it once."""
+        self.closed_for[code.name.lower()] += 1
 
     def retry_after_ms(self) -> int:
         """A delay that spreads the clients which are sent away together."""
@@ -145,13 +184,16 @@ class WebSocketConnectionPool:
 
     def _show(self, pages: Sequence[Page]) -> None:
         for page in pages:
-            for connection in self._by_user.get(page.user_id, {}).values():
+            for connection in self._connections_of(page.user_id):
                 _tell(connection, partial(connection.committed, page))
 
     def _hint(self, heads: Mapping[UserId, int]) -> None:
         for user_id, head in heads.items():
-            for connection in self._by_user.get(user_id, {}).values():
+            for connection in self._connections_of(user_id):
                 _tell(connection, partial(connection.hinted, head))
+
+    def _connections_of(self, user_id: UserId) -> Iterable[UserWebSocketContext]:
+        return self._by_user.get(user_id, _NOBODY).values()
 
     # -- sending away
 
@@ -159,7 +201,7 @@ class WebSocketConnectionPool:
         """Close all sockets of a user in this process; returns how many there were."""
         connections = list(self._by_user.get(user_id, {}).values())
         for connection in connections:
-            self._close(connection, code, reason)
+            connection.close(code, reason)
         return len(connections)
 
     @property
@@ -175,16 +217,11 @@ class WebSocketConnectionPool:
         """Tell every tab to come back elsewhere or later."""
         self._draining = True
         for connection in self._all():
-            self._close(connection, CloseCode.RESTARTING, "the server is restarting")
+            connection.close(CloseCode.RESTARTING, "the server is restarting")
 
     async def wait_until_empty(self) -> None:
         """Return when the last connection is gone."""
         await self._empty.wait()
-
-    def _close(self, connection: UserWebSocketContext, code: CloseCode, reason: str) -> None:
-        if connection.health is not Health.DRAINING:
-            self.closed_for[code.name.lower()] += 1
-            connection.close(code, reason)
 
     # -- looks
 
@@ -196,7 +233,9 @@ class WebSocketConnectionPool:
     async def _poll_heads(self) -> None:
         # A hint may be lost; this query makes that cost a second, not an event.
         if self._by_user:
-            self._hint(await self._read_heads(list(self._by_user)))
+            for user_id, head in (await self._read_heads(list(self._by_user))).items():
+                for connection in self._connections_of(user_id):
+                    _tell(connection, partial(connection.polled, head))
 
     async def _revalidate(self) -> None:
         by_principal: dict[object, list[UserWebSocketContext]] = {}
@@ -205,7 +244,7 @@ class WebSocketConnectionPool:
         if by_principal:
             for principal in await self._find_invalid(list(by_principal)):
                 for connection in by_principal[principal]:
-                    self._close(connection, CloseCode.NO_USER, "the session or token has ended; log in again")
+                    connection.close(CloseCode.NO_USER, "the session or token has ended; log in again")
 
     def _all(self) -> list[UserWebSocketContext]:
         return [connection for mine in self._by_user.values() for connection in mine.values()]
@@ -216,7 +255,10 @@ class WebSocketConnectionPool:
         return {
             "connections": self._count,
             "connected_users": len(self._by_user),
+            "handshakes": self._places - self._count,
+            "addresses": len(self._by_address),
             "connections_opened_total": self.opened,
+            "connections_refused_total": self.refused,
             **{f"connections_{state.value}": health[state.value] for state in Health},
             **{f"connections_closed_{reason}_total": count for reason, count in sorted(self.closed_for.items())},
         }

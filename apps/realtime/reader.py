@@ -145,10 +145,10 @@ def read_all(requests: Sequence[Request]) -> dict[Request, Answer]:
     }
 
 
-def read_heads(user_ids: Sequence[UserId]) -> dict[UserId, int]:
-    """The heads of these users' streams, in one query."""
-    rows = Stream.objects.filter(user_id__in=user_ids).values_list("user_id", "head")
-    return {UserId(user_id): head for user_id, head in rows}
+def read_heads(user_ids: Sequence[UserId]) -> dict[UserId, Position]:
+    """The heads of these users' streams, in one query. With their epochs, which an operator may have renewed."""
+    rows = Stream.objects.filter(user_id__in=user_ids).values_list("user_id", "epoch", "head", "tag")
+    return {UserId(user_id): Position(epoch, head, tag) for user_id, epoch, head, tag in rows}
 
 
 def _read_position(request: PositionRequest) -> PositionAnswer:

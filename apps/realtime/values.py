@@ -77,6 +77,17 @@ class LoggedPart:
     upto: int
 
 
+@dataclass(slots=True)
+class PageFrames:
+    """A page as it goes over the wire, made when the first tab needs it and shared by all tabs of its user.
+
+    `text` is UTF-8 where it is not ASCII, `deflated` the frame as raw deflate.
+    """
+
+    text: str | bytes | None = None
+    deflated: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Whole segments of one user's stream, contiguous: events `first`..`position.seq`.
@@ -90,6 +101,7 @@ class Page:
     position: Position
     events: str
     size: int
+    frames: PageFrames = field(default_factory=PageFrames, compare=False, repr=False)
 
     @property
     def count(self) -> int:

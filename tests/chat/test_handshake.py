@@ -10,6 +10,7 @@ from apps.chat.handshake import (
     NoCredentials,
     SessionCookie,
     check_handshake,
+    client_address,
 )
 
 KEY = "k" * 32
@@ -243,6 +244,32 @@ def test_without_our_subprotocol_nobody_is_let_in(offered):
 
 def test_our_subprotocol_may_be_one_of_many():
     assert credentials(TOKEN, subprotocols=["x"] * 299 + ["turnout.v1"]) == BearerToken("abc")
+
+
+def address(*headers):
+    return client_address(scope(*headers) | {"client": ("192.0.2.9", 4711)})
+
+
+def test_a_client_is_where_its_connection_comes_from_whatever_it_says():
+    assert address() == "192.0.2.9"
+    assert address(("x-forwarded-for", "10.0.0.1")) == "192.0.2.9"
+    assert client_address(scope()) is None, "a server that does not tell"
+
+
+def test_behind_proxies_that_the_settings_count_their_word_counts_and_no_clients(settings):
+    settings.PROXY_HOPS = 1
+    assert address(("x-forwarded-for", "10.0.0.1, 198.51.100.7")) == "198.51.100.7"
+    assert address(("x-forwarded-for", "10.0.0.1"), ("x-forwarded-for", "198.51.100.7")) == "198.51.100.7"
+    assert address() is None, "the proxy says nothing"
+    settings.PROXY_HOPS = 2
+    assert address(("x-forwarded-for", "10.0.0.1, 198.51.100.7, 192.0.2.1")) == "198.51.100.7"
+    assert address(("x-forwarded-for", "198.51.100.7")) is None
+    assert len(address(("x-forwarded-for", "a" * 10_000 + ", b")) or "") == 64
+
+
+def test_a_proxy_whose_hops_are_not_counted_is_nobodys_address(settings):
+    settings.BEHIND_TLS_PROXY = True
+    assert address(("x-forwarded-for", "198.51.100.7")) is None
 
 
 def test_a_secret_does_not_show_in_a_log():

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 from contextlib import asynccontextmanager, closing
@@ -97,14 +98,20 @@ async def nobody_notices(server, may_store=()):
 
 
 async def say_without_listening(server, frames):
-    """Send as a client that never reads, until the server has had enough; the code of its end."""
+    """Send as a client that never reads, until the server has had enough; the code of its end.
+
+    Who does not read does not learn that the other side is gone, either: once everything is said, it looks.
+    """
     async with socket_of(server, "anna", max_queue=1) as socket:
         try:
             for frame in frames:
                 await socket.send(json.dumps(frame))
         except ConnectionClosed:
             pass
-        await socket.wait_closed()
+        async with asyncio.timeout(30):
+            with contextlib.suppress(ConnectionClosed):
+                async for _ in socket:
+                    pass
         return socket.close_code
 
 

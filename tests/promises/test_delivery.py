@@ -100,10 +100,9 @@ async def test_a_tab_that_never_acknowledges_is_sent_a_window_and_no_more_and_th
         thread_id = await client.new_thread()
         silent = SilentTab(server.url, server.ws_url, client.token)
         async with client.connected(), silent.connected():
-            run_id = await client.run(thread_id, "count=300 interval_ms=10 tag=x")
-            await client.until_ended(run_id)
+            while len(client.seen) <= 160:  # a busy machine merges more deltas into fewer events
+                await client.until_ended(await client.run(thread_id, "count=300 interval_ms=10 tag=x"))
             assert silent.hello["window"]["events"] == 160
-            assert len(client.seen) > 160, "the run must be larger than a window"
             assert 0 < len(silent.seen) <= 160
             while silent.seq < client.seq:
                 seen = silent.seq

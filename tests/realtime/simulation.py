@@ -57,8 +57,11 @@ class Connection:
     def perform(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
-                case SendEvents() | SendReset():
+                case SendEvents():
                     self.to_tab.append(action)
+                case SendReset():
+                    self.to_tab.append(action)
+                    self.asked.clear()  # answers to what was asked before a reset are dropped
                 case CheckPosition() | ReadLog():
                     self.asked.append(action)
 
@@ -111,6 +114,7 @@ class Simulation:
             self.trim: 2,
             self.back_up: 1,
             self.restore: 1,
+            self.rotate: 1,
         }
         # Each schedule likes some faults and hardly knows others; a fair mixture would meet few of their combinations.
         weights = [weight * chance.choice((0.1, 1, 1, 3)) for weight in usual.values()]
@@ -159,7 +163,7 @@ class Simulation:
         """A page comes late or twice."""
         if self.pages:
             page = self.chance.choice(self.pages)
-            if page.position.epoch == self.log.epoch and page.position.seq <= self.log.head:
+            if page.position.seq <= self.log.head:
                 self.bit["doubled page"] += 1
                 for connection in self.connections(self.chance.randrange(PROCESSES)):
                     connection.perform(connection.cursor.committed(page))
@@ -180,7 +184,9 @@ class Simulation:
     def poll(self) -> None:
         """A process asks for the heads."""
         for connection in self.connections(self.chance.randrange(PROCESSES)):
-            connection.perform(connection.cursor.hinted(self.log.head))
+            state = connection.cursor.state
+            connection.perform(connection.cursor.polled(self.log.position))
+            self.bit["epoch changed under a tab"] += connection.cursor.state is CursorState.RESET is not state
 
     def answer(self) -> None:
         """One read that some connection waits for is answered, from the log as it is now."""
@@ -237,6 +243,10 @@ class Simulation:
         self.log = self.backup.copy()
         if self.chance.random() < 0.5:
             self.log.epoch = self._new_epoch()
+
+    def rotate(self) -> None:
+        """An operator renews the epochs while tabs are connected; pages of the old history may still come."""
+        self.log.epoch = self._new_epoch()
 
     def _new_epoch(self) -> str:
         self.epochs += 1
@@ -332,7 +342,7 @@ class Simulation:
             self._connect(tab)
         connection = tab.connection
         assert connection is not None
-        connection.perform(connection.cursor.hinted(self.log.head))
+        connection.perform(connection.cursor.polled(self.log.position))
         while connection.asked:
             self._answer(connection)
         while connection.to_tab:

@@ -113,3 +113,30 @@ async def test_closing_a_user_closes_all_their_tabs_and_the_pool_forgets_who_lef
         census = room.pool.census()
         assert (census["connections"], census["connected_users"]) == (0, 0)
         assert census["connections_closed_forbidden_total"] == 2
+
+
+async def test_an_address_has_its_own_bound_and_gets_its_places_back():
+    async with open_connected_room(connections_per_address=2) as room:
+        for _ in range(2):
+            await room.connect(1, Wire(), address="192.0.2.1")
+        with pytest.raises(ConnectionRefused, match="one address may have 2") as refused:
+            await room.connect(2, Wire(), address="192.0.2.1")
+        assert refused.value.close_code is CloseCode.OVERLOADED
+        await room.connect(2, Wire(), address="192.0.2.2")
+        await room.connect(3, Wire())
+        assert room.pool.census()["connections_refused_total"] == 1
+        assert room.pool.census()["addresses"] == 2
+        await room.stack.aclose()
+        assert room.pool.census()["addresses"] == 0
+        await room.connect(2, Wire(), address="192.0.2.1")
+
+
+async def test_a_socket_that_shakes_hands_has_its_place_already():
+    async with open_connected_room(connections=2) as room:
+        with room.pool.place("a"), room.pool.place("b"):
+            assert room.pool.census()["handshakes"] == 2
+            with pytest.raises(ConnectionRefused), room.pool.place("c"):
+                pass
+        assert room.pool.census()["handshakes"] == 0
+        with room.pool.place("c"):
+            pass

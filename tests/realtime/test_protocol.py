@@ -96,6 +96,11 @@ def test_a_bye_says_the_code_that_the_close_frame_has_too():
     assert frame == {"type": "bye", "code": 4012, "reason": "restarting", "retry_after_ms": 750}
 
 
+def test_when_to_come_back_is_told_with_the_codes_after_which_a_client_does():
+    told = {code.value for code in CloseCode if "retry_after_ms" in orjson.loads(protocol.bye(code, "x", 750))}
+    assert told == {4001, 4012, 4013, 4408, 4429}
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_deflated_frame_is_whole_by_itself(frame):
     assert zlib.decompress(protocol.deflated(frame), wbits=-zlib.MAX_WBITS).decode() == frame

@@ -25,6 +25,7 @@ FAULTS = {
     "reset trimmed",
     "reset ahead",
     "reset forked",
+    "epoch changed under a tab",
 }
 
 
