@@ -90,8 +90,7 @@ def test_work_under_way_on_legacy_and_not_knowing_of_it_both_hold(ready, code, m
 
 
 def test_references_outside_of_the_seam_are_named(ready, code):
-    (code.base / "shop" / "views.py").write_text("from tests.docs.pages import page
-from tests.rollout.paths import old_billing\n")
+    (code.base / "shop" / "views.py").write_text("from tests.rollout.paths import old_billing\n")
     assert broken(code)["No references to legacy"].detail == "1 outside of the seam: shop/views.py:1"
 
 
