@@ -22,8 +22,10 @@ class _Link:
     def reset(self) -> None:
         """End both sides with RST instead of FIN."""
         for writer in self.writers.values():
+            if writer.transport.is_closing():
+                continue
             sock = writer.get_extra_info("socket")
-            if sock is not None and sock.family != socket.AF_UNIX:
+            if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 

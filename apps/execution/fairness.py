@@ -51,7 +51,8 @@ def next_in_turn(slots_per_user: int, passed_over: Collection[UserId] = ()) -> t
         if budget is None:
             return None
         # Read again under the lock: the choice above may have been made on rows that have changed since.
-        run = Run.objects.owned(UserId(budget.user_id)).claimable().order_by("ordinal").first()
+        claimable_now = Run.objects.owned(UserId(budget.user_id)).claimable()
+        run = claimable_now.select_for_update(no_key=True).order_by("ordinal").first()
         if run is not None and budget.running < slots_per_user:
             return budget, run
         passed.add(UserId(budget.user_id))

@@ -64,7 +64,6 @@ class Recovery:
 
     def _end(self, run: Run, ending: Ending) -> None:
         fence = run.fence + 1
-        Run.objects.filter(pk=run.pk).update(fence=fence)
         ended = EndedRun(
             run.run_id,
             run.thread,
@@ -75,6 +74,9 @@ class Recovery:
             ending.error_code,
             error_message=ending.error_message,
         )
+        self._settlement.lock([ended])
+        self._fold.lock([ended])
+        Run.objects.filter(pk=run.pk).update(fence=fence)
         try:
             self._log.claim_run(run.owner, run.run_id, fence)
         except RunClosed:
@@ -83,8 +85,6 @@ class Recovery:
             logger.error("the ledger of run %s is closed, its books are not; they are put right", run.pk)  # noqa: TRY400 - the run matters
             self._settlement.write([ended])
             return
-        self._settlement.lock([ended])
-        self._fold.lock([ended])
         told = self._settlement.write([ended])
         last = [LogEntry(event, run.thread, run.run_id) for event in self._last_events(run, ending)]
         self._log.append(run.owner, [*last, *(line.entry for line in told)])

@@ -14,7 +14,10 @@ from tests.socket_client import Client
 ROOT = Path(__file__).resolve().parents[2]
 SUITES = (
     "tests/contracts/held_rows.py",  # rows are locked there only
+    "tests/contracts/cut_links.py",
+    "tests/contracts/test_lock_order.py",
     "tests/realtime/test_commit.py",
+    "tests/realtime/test_cuts.py",
     "tests/realtime/test_log.py",
     "tests/realtime/test_erasing.py",
     "tests/realtime/test_reader.py",

@@ -36,6 +36,11 @@ class Run:
         self.base += len(said)
         return batch
 
+    def fence(self) -> None:
+        """Give the run to another owner."""
+        with transaction.atomic():
+            LOG.claim_run(self.lease.user_id, self.run_id, self.lease.fence + 1)
+
     def event(self, word: str) -> FrozenEvent:
         entry = f'"thread_id":null,"run_id":"{self.run_id}","at":0.0,"event":{{"type":"CUSTOM","name":"{word}"}}'
         return FrozenEvent(entry, len(entry))
