@@ -52,7 +52,7 @@ INSTANCES = {
 SHARED = {"dict", "list", "set", "deque", "defaultdict", "Counter", "OrderedDict", "WeakSet", "WeakValueDictionary"}
 SHARED |= {"Lock", "RLock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Queue", "local", "ContextVar"}
 CLASS_STATE = {
-    "DatabaseWrapper._turn": "the one line of writers that a process has for its one SQLite file",
+    "DatabaseWrapper._lines": "the one line of writers that a process has for a SQLite file",
     "Command.requires_system_checks": "Django's way to say: none",
 }
 MUTATING = {"append", "add", "update", "pop", "popitem", "clear", "setdefault", "extend", "remove", "discard", "insert"}
