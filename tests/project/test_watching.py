@@ -24,7 +24,7 @@ from apps.rollout.evidence import GuardState, ObservedEnd
 from apps.rollout.moves import RIGHTS, acknowledge, move
 from apps.rollout.stages import Mover, MoverKind, Placement, Stage, StaleStage
 from apps.rollout.testing import override_stage
-from apps.vocabulary import Identity, Refusal, UserId
+from apps.vocabulary import Identity, Refusal, UserId, new_id
 from project.limits import plans, run_limits
 from project.seams import BRIDGE_SEAM, ENGINE_SEAM
 from project.switch import Switch
@@ -58,6 +58,7 @@ class Process:
             known_agents={"metronome": 4_096},
             plans=plans(bounds, ""),
             fold=self.switch.observed(Notes()),
+            process_id=new_id(),
             why_closed=self.switch.why_closed,
         )
 
