@@ -221,5 +221,6 @@ TURNOUT_LEGACY_ENGINE: str = "apps.legacy.engine.get_execution_engine"
 TURNOUT_LEGACY_PRIVATE_ENGINE: str = "apps.legacy.engine.get_private_execution_engine"
 TURNOUT_LEGACY_BRIDGE: str = "apps.legacy.bridge.get_agent_websocket_bridge"
 TURNOUT_SEAMS: str = "project.seams.SEAMS"
+TURNOUT_JUDGEMENT: str = "project.watching.judgement"
 TURNOUT_AGENTS: list[str] = env.list("TURNOUT_AGENTS", default=[])
 TURNOUT_PLAN: str = env.str("TURNOUT_PLAN", default="")

@@ -5,16 +5,19 @@ Execution says how a run ended and knows no seam; the rollout room judges observ
 
 from collections.abc import Sequence
 
+from django.conf import settings
+
 from apps.execution.models import Run
 from apps.execution.observing import RunEnd
 from apps.execution.states import RunStatus
 from apps.realtime.models import Segment
 from apps.rollout.evidence import ObservedEnd
-from apps.rollout.guardrails import GuardLimits
+from apps.rollout.guardrails import GuardLimits, Judgement
 from apps.rollout.observations import Observation, Outcome, Violation
 from apps.rollout.watch import Watch
 from project.configuration import Configuration
 from project.seams import BRIDGE_SEAM, SEAMS
+from project.version import VERSION
 
 
 def guard_limits(bounds: Configuration) -> GuardLimits:
@@ -27,6 +30,11 @@ def guard_limits(bounds: Configuration) -> GuardLimits:
         recent_starts=bounds.guard_recent_starts,
         baseline_runs=bounds.guard_baseline_runs,
     )
+
+
+def judgement(seam: str) -> Judgement:
+    """The verdict on a seam for its next move up, on the release that runs. Raises UnknownSeam."""
+    return Watch(guard_limits(settings.CONFIGURATION), VERSION).judgement(seam)
 
 
 def forget_old_ends(kept: int) -> None:

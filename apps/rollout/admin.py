@@ -3,50 +3,23 @@
 # ruff: noqa: ARG002 - Django calls these hooks with more than each of them needs
 
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern
 from waffle import get_waffle_flag_model
 from waffle.admin import FlagAdmin, delete_individually, disable_for_all, enable_for_all
 
 from apps.rollout.audit import DeniedUser, Move
-from apps.rollout.console import SeamView, all_seams
 from apps.rollout.models import AbstractSeamFlag, Flag
-from apps.rollout.moves import MOVE_STAGE, move, person
-from apps.rollout.seams import UnknownSeam, declared_seams
-from apps.rollout.stages import MoveRefused, Placement, Stage, StaleStage
+from apps.rollout.moves import MOVE_STAGE
+from apps.rollout.pages import SeamPages, seam_address, seams_with_links
+from apps.rollout.seams import declared_seams
 
 type Action = Callable[[Any, HttpRequest, QuerySet[Any]], Any]
-
-
-class MoveForm(forms.Form):
-    """What a person says who moves a stage: where to, why, and which version they looked at."""
-
-    stage = forms.ChoiceField(widget=forms.RadioSelect)
-    percent = forms.DecimalField(
-        required=False, min_value=0, max_value=100, decimal_places=2, help_text="For ramp only, 0 to 100."
-    )
-    reason = forms.CharField(
-        widget=forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField"}),
-        help_text="Kept in the audit trail, for the next person.",
-    )
-    version = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
-
-    def __init__(self, view: SeamView, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        choices = forms.ChoiceField(widget=forms.RadioSelect, choices=[(stage, stage) for stage in view.targets])
-        self.fields["stage"] = choices
-
-    def asked(self) -> Placement:
-        """The placement that a valid form asks for. Raises IllegalShare."""
-        return Placement.of(Stage(self.cleaned_data["stage"]), self.cleaned_data["percent"])
 
 
 class SeamFlagForm(forms.ModelForm):  # type: ignore[type-arg] # the model is the project's choice
@@ -74,11 +47,12 @@ def _for_ordinary_flags(action: Action, description: str, permission: str) -> Ac
     return act
 
 
-class SeamFlagAdmin(FlagAdmin):  # type: ignore[misc] # waffle's classes are Any to mypy
+class SeamFlagAdmin(SeamPages, FlagAdmin):  # type: ignore[misc] # waffle's classes are Any to mypy
     """Flags as waffle shows them; the stage of a seam is read-only here and is moved on the seam's page."""
 
     form = SeamFlagForm
     change_list_template = "rollout/change_list.html"
+    change_form_template = "rollout/change_form.html"
     list_display = ("name", "stage", "version", "everyone", "percent", "staff", "note")
     list_filter = ("stage", "everyone", "staff")
     actions = (
@@ -96,8 +70,7 @@ class SeamFlagAdmin(FlagAdmin):  # type: ignore[misc] # waffle's classes are Any
 
     def get_urls(self) -> list[URLPattern]:
         """The pages of waffle's admin, and one for each seam."""
-        page = path("seam/<str:name>/", self.admin_site.admin_view(self.seam_page), name=_page_name())
-        return [page, *super().get_urls()]
+        return [*self.seam_urls(), *super().get_urls()]
 
     def get_actions(
         self, request: HttpRequest, action_location: admin.ActionLocation = admin.ActionLocation.CHANGE_LIST
@@ -118,75 +91,17 @@ class SeamFlagAdmin(FlagAdmin):  # type: ignore[misc] # waffle's classes are Any
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list of flags below the list of seams, with what is dangerous on top."""
-        context = {"seams": _with_links(), **(extra_context or {})}
-        return super().changelist_view(request, context)  # type: ignore[no-any-return]
+        context = {"seams": seams_with_links(), **(extra_context or {})}
+        return super().changelist_view(request, context)
 
-    def seam_page(self, request: HttpRequest, name: str) -> HttpResponse:
-        """GET shows the seam with the form, POST moves it: 302 moved, 400 refused, 409 someone else was
-        faster.
-        """
-        may_move = request.user.has_perm(MOVE_STAGE)
-        if not may_move and (request.method == "POST" or not self.has_view_permission(request)):
-            raise PermissionDenied
-        try:
-            view = SeamView.read(name)
-        except UnknownSeam as error:
-            raise Http404(str(error)) from error
-        status = HTTPStatus.OK
-        form = MoveForm(view, request.POST or None, initial={"version": view.version})
-        if request.method == "POST":
-            status = _moved(request, view, form)
-            if status is HTTPStatus.FOUND:
-                return HttpResponseRedirect(reverse(f"admin:{_page_name()}", args=[name]))
-            if status is HTTPStatus.CONFLICT:
-                view = SeamView.read(name)
-                form = _asked_again(view, form)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"Seam {name}",
-            "opts": self.model._meta,  # noqa: SLF001 - as every admin template expects it
-            "view": view,
-            "seams": _with_links(),
-            "form": form if may_move else None,
-        }
-        return TemplateResponse(request, "rollout/seam.html", context, status=status)
-
-
-def _moved(request: HttpRequest, view: SeamView, form: MoveForm) -> HTTPStatus:
-    if not form.is_valid():
-        return HTTPStatus.BAD_REQUEST
-    try:
-        row = move(
-            view.seam.name,
-            form.cleaned_data["version"],
-            form.asked(),
-            person(request.user),
-            form.cleaned_data["reason"],
-        )
-    except MoveRefused as refusal:
-        form.add_error(None, str(refusal))
-        return HTTPStatus.CONFLICT if isinstance(refusal, StaleStage) else HTTPStatus.BAD_REQUEST
-    messages.success(request, f"Seam {row.seam} went from {row.came_from} to {row.went_to}")
-    return HTTPStatus.FOUND
-
-
-def _asked_again(view: SeamView, stale: MoveForm) -> MoveForm:
-    """The same wishes against the stage as it is now, for the person to decide anew."""
-    data = {**stale.cleaned_data, "version": view.version}
-    form = MoveForm(view, data)
-    form.is_valid()
-    for error in stale.non_field_errors():
-        form.add_error(None, error)
-    return form
-
-
-def _page_name() -> str:
-    options = get_waffle_flag_model()._meta  # noqa: SLF001 - documented
-    return f"{options.app_label}_{options.model_name}_seam"
-
-
-def _with_links() -> list[tuple[SeamView, str]]:
-    return [(view, reverse(f"admin:{_page_name()}", args=[view.seam.name])) for view in all_seams()]
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        """A seam's flag leads to the seam's page, where its stage is moved."""
+        flag: AbstractSeamFlag | None = kwargs.get("obj")
+        if flag is not None and flag.name in declared_seams():
+            context["seam_address"] = seam_address(flag.name)
+        return super().render_change_form(request, context, *args, **kwargs)
 
 
 class MoveAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # not subscriptable at run time
@@ -199,7 +114,7 @@ class MoveAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # not subscriptable
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The trail below the seams it tells of."""
-        return super().changelist_view(request, {"seams": _with_links(), **(extra_context or {})})
+        return super().changelist_view(request, {"seams": seams_with_links(), **(extra_context or {})})
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """A row is written by a move alone."""

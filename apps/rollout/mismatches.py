@@ -51,14 +51,13 @@ class MismatchShapeQuerySet(models.QuerySet["MismatchShape"]):
         return self.at(seam).filter(opinion=Opinion.MUTED, until__lt=today or timezone.now().date())
 
     def decide(
-        self, seam: str, shape: str, opinion: Opinion, owner: str, reason: str, until: date | None = None
+        self, row: "MismatchShape", opinion: Opinion, owner: str, reason: str, until: date | None = None
     ) -> None:
-        """Write what people decided about a shape. Raises UnexplainedMute and MismatchShape.DoesNotExist."""
+        """Write what people decided about a shape. Raises UnexplainedMute."""
         if opinion is not Opinion.OPEN and not (owner.strip() and reason.strip()):
             raise UnexplainedMute("a known difference needs an owner and a reason")
         if opinion is Opinion.MUTED and (until is None or until <= timezone.now().date()):
             raise UnexplainedMute("a mute ends on a day in the future: say which")
-        row = self.at(seam).get(shape=shape)
         row.opinion, row.owner, row.reason = opinion.value, owner.strip(), reason.strip()
         row.until = until if opinion is Opinion.MUTED else None
         row.save(update_fields=["opinion", "owner", "reason", "until"])

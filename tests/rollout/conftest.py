@@ -1,10 +1,13 @@
 """Seams of a team's own, declared for the tests of the rollout room only."""
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.core.cache import cache
+from django.test import Client
+from django.urls import include, path
 
-from apps.rollout.moves import RIGHTS
+from apps.rollout.moves import MOVE_STAGE, RIGHTS
 from apps.rollout.stages import Mover, MoverKind
 from apps.vocabulary import Identity, UserId
 
@@ -40,3 +43,35 @@ def make_user(db):
 
 def identity_of(user):
     return Identity(UserId(user.pk), user.get_username())
+
+
+@pytest.fixture
+def only_the_admin(settings):
+    settings.ROOT_URLCONF = (path("admin/", admin.site.urls), path("static/", include([])))
+    settings.STORAGES = {
+        "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+    settings.SECURE_SSL_REDIRECT = False
+
+
+@pytest.fixture
+def mover(make_user):
+    user = make_user("mover", MOVE_STAGE, is_staff=True)
+    user.user_permissions.add(
+        *Permission.objects.filter(
+            content_type__app_label="rollout", codename__in=["view_flag", "change_flag", "delete_flag", "view_move"]
+        )
+    )
+    return user
+
+
+@pytest.fixture
+def client(mover):
+    client = Client()
+    client.force_login(mover)
+    return client
+
+
+def permission(codename):
+    return Permission.objects.get(content_type__app_label="rollout", codename=codename)

@@ -2,55 +2,24 @@ import re
 from decimal import Decimal
 
 import pytest
-from django.contrib import admin
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission
 from django.test import Client
-from django.urls import include, path, reverse
+from django.urls import reverse
 
 from apps.rollout.audit import DeniedUser, Move
 from apps.rollout.models import Flag
 from apps.rollout.moves import MOVE_STAGE, move
 from apps.rollout.stages import Placement, Stage
+from tests.rollout.conftest import permission
 
 RAMP = Placement.of(Stage.RAMP, Decimal("12.5"))
 SEAM_PAGE = "/admin/rollout/flag/seam/billing/"
 FLAGS = "/admin/rollout/flag/"
 
-
-@pytest.fixture(autouse=True)
-def only_the_admin(settings):
-    settings.ROOT_URLCONF = (path("admin/", admin.site.urls), path("static/", include([])))
-    settings.STORAGES = {
-        "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
-    settings.SECURE_SSL_REDIRECT = False
-
-
-@pytest.fixture
-def mover(make_user):
-    user = make_user("mover", MOVE_STAGE, is_staff=True)
-    user.user_permissions.add(
-        *Permission.objects.filter(
-            content_type__app_label="rollout", codename__in=["view_flag", "change_flag", "delete_flag", "view_move"]
-        )
-    )
-    return user
-
-
-@pytest.fixture
-def client(mover):
-    client = Client()
-    client.force_login(mover)
-    return client
+pytestmark = pytest.mark.usefixtures("only_the_admin")
 
 
 WHEN = {"created_0": "2030-01-01", "created_1": "00:00", "modified_0": "2030-01-01", "modified_1": "00:00"}
-
-
-def permission(codename):
-    return Permission.objects.get(content_type__app_label="rollout", codename=codename)
 
 
 def asked(stage, percent="", reason="because", version=0):
