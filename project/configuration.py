@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 _ACK_EVENTS, _ACK_BYTES = 128, 65_536  # the protocol: at the latest then a client acknowledges; a smaller window stalls
+_EVENT_BYTES, _ID_COLUMN = 4_096, 128
 _REVOKED_WITHIN_S = 5.0  # the protocol's promise: a socket outlives its session by less than this
 
 
@@ -32,6 +33,7 @@ class Configuration:
     frame_bytes: int = _bound(65_536, "bytes", "largest frame accepted from a client")
     text_bytes: int = _bound(32_768, "bytes", "largest message text, as JSON")
     event_bytes: int = _bound(65_536, "bytes", "largest event, as JSON")
+    event_id_characters: int = _bound(128, "characters", "longest id of a message, a tool call or a sub-agent's run")
     window_events: int = _bound(512, "events", "events sent beyond the last ack")
     window_bytes: int = _bound(262_144, "bytes", "bytes sent beyond the last ack")
     attachments_per_run: int = _bound(8, "attachments", "attachments of one run")
@@ -165,6 +167,8 @@ class Configuration:
             (self.window_bytes > _ACK_BYTES, f"window_bytes > {_ACK_BYTES}, at which a client acknowledges"),
             (self.segment_events <= self.commit_events_per_user, "segment_events <= commit_events_per_user"),
             (self.segment_bytes <= self.commit_bytes_per_user, "segment_bytes <= commit_bytes_per_user"),
+            (self.event_bytes >= _EVENT_BYTES, f"event_bytes >= {_EVENT_BYTES}, an envelope and some text"),
+            (self.event_id_characters <= _ID_COLUMN, f"event_id_characters <= {_ID_COLUMN}, as messages store them"),
             (self.event_bytes <= self.publisher_bytes, "event_bytes <= publisher_bytes"),
             (self.run_bytes <= self.log_bytes_per_user, "run_bytes <= log_bytes_per_user"),
             (self.flush_window_min_ms <= self.flush_window_max_ms, "flush_window_min_ms <= flush_window_max_ms"),

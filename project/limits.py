@@ -50,6 +50,7 @@ def log_limits(bounds: Configuration) -> LogLimits:
             waiting_events=bounds.publisher_events,
             waiting_bytes=bounds.publisher_bytes,
             event_bytes=bounds.event_bytes,
+            id_characters=bounds.event_id_characters,
             run_events=bounds.run_events,
             run_bytes=bounds.run_bytes,
         ),

@@ -10,8 +10,9 @@ from typing import Any
 
 import orjson
 
-# A character takes at most 6 bytes as JSON (\u001f), so a piece of this many characters is below 48 KiB.
-PIECE_CHARACTERS = 8_000
+PIECE_CHARACTERS = 8_000  # the longest piece of a delta, whatever the size of an event
+_BYTES_A_CHARACTER = 6  # as JSON at most: \u001f
+ENVELOPE_BYTES = 2_048  # of an entry around its delta, with the longest ids there may be
 
 _ID_KEY = {
     "TEXT_MESSAGE_CONTENT": "messageId",
@@ -31,20 +32,28 @@ class WaitingDelta:
     at: float
     pieces: list[str] = field(default_factory=list)
     characters: int = 0
+    size: int = 0  # bytes as JSON, without what stands around the text
 
-    def takes(self, event_type: str, construct_id: str, subagent_run_id: str | None, characters: int) -> bool:
-        """Whether a further delta of that many characters continues this one and keeps it below an event's size."""
+    def takes(
+        self, event_type: str, construct_id: str, subagent_run_id: str | None, characters: int, most: int
+    ) -> bool:
+        """Whether a further delta of that many characters continues this one and makes no more than `most` of them."""
         return (
             self.construct_id == construct_id
             and self.event_type == event_type
             and self.subagent_run_id == subagent_run_id
-            and self.characters + characters <= PIECE_CHARACTERS
+            and self.characters + characters <= most
         )
 
-    def add(self, piece: str) -> None:
-        """Join one more piece."""
+    def add(self, piece: str) -> int:
+        """Join one more piece; returns its bytes as JSON. An empty one says nothing and is not kept."""
+        if not piece:
+            return 0
         self.pieces.append(piece)
         self.characters += len(piece)
+        size = len(orjson.dumps(piece)) - 2
+        self.size += size
+        return size
 
     def event(self) -> dict[str, Any]:
         """The merged event in its wire form."""
@@ -56,13 +65,18 @@ class WaitingDelta:
         return merged
 
 
-def split_delta(text: str) -> Iterator[str]:
-    """`text` in pieces that each fit into one event. An empty text is one empty piece."""
-    if len(text) <= PIECE_CHARACTERS:
+def piece_characters(event_bytes: int) -> int:
+    """How many characters of a delta surely fit into an event of so many bytes of JSON."""
+    return min(PIECE_CHARACTERS, (event_bytes - ENVELOPE_BYTES) // _BYTES_A_CHARACTER)
+
+
+def split_delta(text: str, most: int) -> Iterator[str]:
+    """`text` in pieces of at most so many characters. An empty text is one empty piece."""
+    if len(text) <= most:
         yield text
         return
-    for start in range(0, len(text), PIECE_CHARACTERS):
-        yield text[start : start + PIECE_CHARACTERS]
+    for start in range(0, len(text), most):
+        yield text[start : start + most]
 
 
 def encode_entry(thread_id: str | None, run_id: str | None, at: float, event: Any) -> str:

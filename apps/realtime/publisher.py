@@ -15,7 +15,7 @@ from typing import Any
 from ag_ui.core import BaseEvent
 
 from apps.realtime.bridge import RunBridge
-from apps.realtime.coalescing import DELTA_TYPES, WaitingDelta, encode_entry, split_delta
+from apps.realtime.coalescing import DELTA_TYPES, WaitingDelta, encode_entry, piece_characters, split_delta
 from apps.realtime.commit import Batch, Committed, Fenced, FrozenEvent, Outcome, Refused
 from apps.realtime.constructs import TERMINAL, GrammarError, OpenConstructs
 from apps.realtime.redaction import ToolRedaction, storable_event, storable_text, visible_event
@@ -32,6 +32,7 @@ class PublisherLimits:
     waiting_events: int = 256
     waiting_bytes: int = 262_144
     event_bytes: int = 65_536
+    id_characters: int = 128
     run_events: int = 200_000
     run_bytes: int = 16_777_216
 
@@ -72,6 +73,7 @@ class RunEventPublisher:
         self._lease = lease
         self._bridge = bridge
         self._limits = limits
+        self._piece = piece_characters(limits.event_bytes)
         self._mark = mark
         self._read_logged = read_logged
         self._tools = tools
@@ -109,16 +111,14 @@ class RunEventPublisher:
     async def publish(self, event: BaseEvent) -> None:
         """Accept one event that is not terminal; waits while the run's buffer is full.
 
+        A delta that is larger than an event is accepted piece by piece, each of which waits for its room.
         Raises EventRefused, EventBudgetExceeded, RunFenced.
         """
         await self._wait_for_room()
-        if self._run_events >= self._limits.run_events or self._run_bytes >= self._limits.run_bytes:
-            raise EventBudgetExceeded(
-                f"a run may log {self._limits.run_events} events and {self._limits.run_bytes} bytes"
-            )
+        self._check_budget()
         delta = getattr(event, "delta", None)
         if event.type.value in DELTA_TYPES and isinstance(delta, str):
-            self._accept_delta(event, delta)
+            await self._accept_delta(event, delta)
         else:
             self._accept(event.model_dump(mode="json", by_alias=True))
         self._mark(self)
@@ -193,10 +193,18 @@ class RunEventPublisher:
 
     # -- inside
 
-    def _accept_delta(self, event: BaseEvent, delta: str) -> None:
+    def _check_budget(self) -> None:
+        if self._run_events >= self._limits.run_events or self._run_bytes >= self._limits.run_bytes:
+            raise EventBudgetExceeded(
+                f"a run may log {self._limits.run_events} events and {self._limits.run_bytes} bytes"
+            )
+
+    async def _accept_delta(self, event: BaseEvent, delta: str) -> None:
         event_type = event.type.value
         fields: Mapping[str, Any] = event.__dict__
         construct_id = storable_text(fields.get("message_id") or fields.get("tool_call_id") or "")
+        subagent = fields.get("subagent_run_id")
+        self._check_ids({"messageId or toolCallId": construct_id, "subagentRunId": subagent})
         try:
             self._constructs.see_delta(event_type, construct_id)
         except GrammarError as error:
@@ -205,19 +213,34 @@ class RunEventPublisher:
             self._tools.argued(construct_id, delta)
             self._run_events += 1
         else:
-            subagent = fields.get("subagent_run_id")
-            self._queue_delta(event_type, construct_id, subagent and storable_text(subagent), delta)
+            subagent = subagent and storable_text(subagent)
+            for number, piece in enumerate(split_delta(storable_text(delta), self._piece)):
+                if number:
+                    self._mark(self)
+                    await self._wait_for_room()
+                    self._check_budget()
+                self._queue_piece(event_type, construct_id, subagent, piece)
 
-    def _queue_delta(self, event_type: str, construct_id: str, subagent: str | None, delta: str) -> None:
-        for piece in split_delta(storable_text(delta)):
-            last = self._waiting[-1] if self._waiting else None
-            if not isinstance(last, WaitingDelta) or not last.takes(event_type, construct_id, subagent, len(piece)):
-                last = WaitingDelta(event_type, construct_id, subagent, self._clock())
-                self._waiting.append(last)
-                self._run_events += 1
-            last.add(piece)
-            self._run_bytes += len(piece)
-            self._waiting_bytes += len(piece)
+    def _queue_piece(self, event_type: str, construct_id: str, subagent: str | None, piece: str) -> None:
+        last = self._waiting[-1] if self._waiting else None
+        if not isinstance(last, WaitingDelta) or not last.takes(
+            event_type, construct_id, subagent, len(piece), self._piece
+        ):
+            last = WaitingDelta(event_type, construct_id, subagent, self._clock())
+            self._waiting.append(last)
+            self._run_events += 1
+        elif not piece:
+            self._run_events += 1  # what says nothing is paid for as well
+        size = last.add(piece)
+        self._run_bytes += size
+        self._waiting_bytes += size
+
+    def _check_ids(self, fields: Mapping[str, Any]) -> None:
+        for name, value in fields.items():
+            if isinstance(value, str) and len(value) > self._limits.id_characters:
+                raise EventRefused(
+                    f"{name} has {len(value)} characters; an id has at most {self._limits.id_characters}"
+                )
 
     def _accept(self, event: Mapping[str, Any]) -> None:
         """Take an event of the agent's."""
@@ -225,6 +248,7 @@ class RunEventPublisher:
         if event_type in TERMINAL:
             raise EventRefused(f"{event_type} ends a run; an agent ends by returning or raising")
         event = storable_event(event)
+        self._check_ids({name: value for name, value in event.items() if name.endswith("Id")})
         try:
             self._constructs.see(event)
         except GrammarError as error:
@@ -234,7 +258,8 @@ class RunEventPublisher:
                 self._tools.started(event["toolCallId"], event["toolCallName"])
             case "TOOL_CALL_END":
                 if (arguments := self._tools.ended(event["toolCallId"])) is not None:
-                    self._queue_delta("TOOL_CALL_ARGS", event["toolCallId"], event.get("subagentRunId"), arguments)
+                    for piece in split_delta(arguments, self._piece):
+                        self._queue_piece("TOOL_CALL_ARGS", event["toolCallId"], event.get("subagentRunId"), piece)
             case "TOOL_CALL_RESULT":
                 event = self._tools.result(event)
         self._queue(event)
@@ -262,7 +287,8 @@ class RunEventPublisher:
             entry = encode_entry(self._lease.thread_id, self.run_id, waiting.at, waiting.event())
             size = len(entry.encode())
             event_type = waiting.event_type
-            self._waiting_bytes += size - waiting.characters
+            self._waiting_bytes += size - waiting.size
+            self._run_bytes += size - waiting.size
         recipients = self._owner if event_type in TERMINAL else self._bridge.recipients(event_type)
         return FrozenEvent(entry, size, None if recipients == self._owner else recipients)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import orjson
 import pytest
 from ag_ui.core import (
     RunFinishedEvent,
@@ -9,6 +10,7 @@ from ag_ui.core import (
     StateSnapshotEvent,
     TextMessageContentEvent,
     TextMessageStartEvent,
+    ToolCallStartEvent,
 )
 
 from apps.realtime.group_commit import FlushLimits
@@ -98,3 +100,56 @@ async def test_a_flooding_run_leaves_room_for_its_users_other_runs():
 
 def message(number):
     return TextMessageStartEvent(message_id=f"m{number}")
+
+
+async def test_a_delta_of_thirty_megabytes_never_holds_more_than_a_run_may_and_ends_at_its_budget():
+    limits = LogLimits(publisher=PublisherLimits(waiting_bytes=65_536, event_bytes=16_384, run_bytes=1_000_000))
+    async with open_log_room(limits) as room:
+        publisher = room.publisher(await room.lease(1))
+        most = 0
+
+        async def watch():
+            nonlocal most
+            while True:
+                most = max(most, publisher._waiting_bytes)
+                await asyncio.sleep(0)
+
+        watching = asyncio.create_task(watch())
+        await publisher.publish(TextMessageStartEvent(message_id="m"))
+        with pytest.raises(EventBudgetExceeded):
+            await publisher.publish(TextMessageContentEvent(message_id="m", delta="\x1f" * 30_000_000))
+        watching.cancel()
+        assert most <= 65_536 + 2 * 16_384, "one piece more than the bound, at most as it grows into JSON"
+        await publisher.finish(finished(publisher._lease))
+        entries = await room.entries(1)
+        assert max(len(str(entry["event"].get("delta", "")).encode()) for entry in entries) < 16_384
+        assert 500_000 < publisher._run_bytes < 1_100_000
+
+
+async def test_a_large_delta_is_told_whole_in_events_that_are_small_enough():
+    async with open_log_room(LogLimits(publisher=PublisherLimits(event_bytes=8_192))) as room:
+        lease = await room.lease(1)
+        publisher = room.publisher(lease)
+        text = "".join(chr(32 + n % 5_000) for n in range(100_000))
+        await publisher.publish(TextMessageStartEvent(message_id="m"))
+        await publisher.publish(TextMessageContentEvent(message_id="m", delta=text))
+        await publisher.finish(finished(lease))
+        entries = await room.entries(1)
+        assert "".join(entry["event"].get("delta", "") for entry in entries) == text
+        assert max(len(orjson.dumps(entry)) for entry in entries) <= 8_192 + 24  # the seq that the commit adds
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        TextMessageStartEvent(message_id="m" * 129),
+        TextMessageContentEvent(message_id="m" * 129, delta="x"),
+        ToolCallStartEvent(tool_call_id="t" * 129, tool_call_name="clock"),
+        ToolCallStartEvent(tool_call_id="t", tool_call_name="clock", parent_message_id="p" * 129),
+    ],
+)
+async def test_an_id_that_is_too_long_is_refused_and_the_message_says_what_is_accepted(event):
+    async with open_log_room() as room:
+        publisher = room.publisher(await room.lease(1))
+        with pytest.raises(EventRefused, match="129 characters; an id has at most 128"):
+            await publisher.publish(event)
