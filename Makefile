@@ -5,7 +5,7 @@ PYTHON ?=
 export HOST PORT PYTHON
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run test proof simulate bench lint format lock development clean
+.PHONY: help run test proof simulate bench screenshots lint format lock development clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -24,6 +24,9 @@ simulate: development ## ten million seeded schedules of log, cursor and tabs; F
 
 bench: development ## measure delivery beside the singletons and a bare sender
 	@exec .venv/bin/python -m benchmarks
+
+screenshots: development ## make the pictures of the pages in docs/pictures
+	@exec .venv/bin/python -m tools.screenshots
 
 lint: development ## the part of `make test` that runs no test
 	@exec .venv/bin/python -m tools.check --lint

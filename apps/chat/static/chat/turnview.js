@@ -88,7 +88,7 @@ export class TurnView {
     this.state.className = "turn-state notice notice-bad";
     this.state.replaceChildren(
       h("p", {}, icon("warning"), words),
-      h("p", { class: "reference" }, gettext("Reference"), " ", h("code", {}, turn.runId)));
+      h("p", { class: "reference" }, gettext("Run"), " ", h("code", {}, turn.runId)));
   }
 
   showApprovals(turn, interrupts) {
