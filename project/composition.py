@@ -20,6 +20,7 @@ from apps.agents.registry import AgentClassRegistry, build_registry
 from apps.agents.tools import Toolbox
 from apps.chat.authentication import Principal, no_longer_valid
 from apps.chat.conversation import Conversation
+from apps.chat.digests import read_digests
 from apps.chat.folding import MessageFold
 from apps.chat.search import search_threads
 from apps.execution.apps import execution_config
@@ -40,6 +41,7 @@ from apps.realtime.hints import Hints
 from apps.realtime.log import EventLog
 from apps.realtime.periodic import Periodic
 from apps.realtime.pool import WebSocketConnectionPool
+from apps.realtime.proofs import ProofChecker
 from apps.realtime.reader import PageReader, read_heads
 from apps.realtime.tracing import DeliveryTrace
 from apps.vocabulary import UserId, new_id
@@ -52,6 +54,7 @@ from project.limits import (
     hint_limits,
     log_limits,
     pool_limits,
+    proof_limits,
     retention_limits,
     run_limits,
     witness_file,
@@ -125,7 +128,8 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     hints = _hints(configuration, pool, process_id)
     log = EventLog(log_limits(configuration), hints, toolbox.public_fields)
     tracing = TraceAnswering(database, process_id, DeliveryTrace(configuration.trace_marks))
-    bridges = WebSocketBridgeFactory(pool, reader, connection_limits(configuration), tracing.trace)
+    proofs = ProofChecker(database, read_digests, proof_limits(configuration))
+    bridges = WebSocketBridgeFactory(pool, reader, connection_limits(configuration), tracing.trace, proofs)
     engines = ExecutionEngineFactory(run_limits(configuration))
     agents = build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
     switch = Switch(configuration, database, engines, bridges, agents, toolbox)
@@ -133,13 +137,14 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     conversation = Conversation(runs=execution.runs, log=log, limits=chat_limits(configuration))
     upkeep = Upkeep(database, retention_limits(configuration), witness_file(configuration, connection.settings_dict))
     counted: dict[str, Counted] = {"engines": engines, "pool": pool, "log": log, "reader": reader, "hints": hints}
-    census = census_of(**execution.counted(), **counted, upkeep=upkeep, switch=switch, database=database)
+    census = census_of(**execution.counted(), **counted, proofs=proofs, upkeep=upkeep, switch=switch, database=database)
 
     parts: tuple[AbstractAsyncContextManager[Any], ...] = (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
         execution.provider,
         _opened_log(hints, log, database, execution.fold, switch),
         reader,
+        proofs,
         pool,
         *execution.parts(),
         upkeep,

@@ -52,6 +52,9 @@ class Configuration:
     connections_per_user: int = _bound(16, "connections", "sockets of one user in one process")
     connections_per_address: int = _bound(1_000, "connections", "sockets of one address in one process")
     connections: int = _bound(4_000, "connections", "sockets of one process")
+    proofs: int = _bound(10_000, "proofs", "proofs of all tabs that wait to be compared")
+    proofs_per_user: int = _bound(256, "proofs", "proofs of one user that wait to be compared")
+    proof_look_s: float = _bound(1.0, "seconds", "between two looks at the proofs that wait")
     revalidate_s: float = _bound(2.0, "seconds", "between two looks whether connected users may still be here")
 
     # log
@@ -187,6 +190,7 @@ class Configuration:
             (self.report_s * 2 < self.report_stale_s, "2 * report_s < report_stale_s"),
             (self.revalidate_s < _REVOKED_WITHIN_S, f"revalidate_s < {_REVOKED_WITHIN_S}"),
             (self.shadow_share <= 1, "shadow_share <= 1"),
+            (self.proofs_per_user <= self.proofs, "proofs_per_user <= proofs"),
             (self.stalled_after_s < self.stall_timeout_s, "stalled_after_s < stall_timeout_s"),
             (self.closing_s < self.goodbye_s, "closing_s < goodbye_s"),
             (self.command_burst <= self.inbox_commands, "command_burst <= inbox_commands"),

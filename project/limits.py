@@ -15,12 +15,15 @@ from apps.realtime.group_commit import FlushLimits
 from apps.realtime.hints import HintLimits
 from apps.realtime.log import LogLimits
 from apps.realtime.pool import PoolLimits
+from apps.realtime.proofs import ProofLimits
 from apps.realtime.protocol import Limits, Window
 from apps.realtime.publisher import PublisherLimits
 from apps.realtime.retention import RetentionLimits
 from apps.realtime.segments import SegmentLimits
 from apps.vocabulary import Identity
 from project.configuration import Configuration, ConfigurationError
+
+_PROOFS_A_LOOK = 500  # compared by one query of a database thread
 
 
 def pool_limits(bounds: Configuration) -> PoolLimits:
@@ -32,6 +35,17 @@ def pool_limits(bounds: Configuration) -> PoolLimits:
         head_poll_s=bounds.head_poll_s,
         revalidate_s=bounds.revalidate_s,
         reconnect_spread_ms=bounds.reconnect_spread_ms,
+    )
+
+
+def proof_limits(bounds: Configuration) -> ProofLimits:
+    """Proofs that wait. The longest run, and a minute: by then every message that is ever stored is stored."""
+    return ProofLimits(
+        waiting=bounds.proofs,
+        waiting_per_user=bounds.proofs_per_user,
+        batch=_PROOFS_A_LOOK,
+        look_s=bounds.proof_look_s,
+        patience_s=bounds.run_timeout_s + 60.0,
     )
 
 

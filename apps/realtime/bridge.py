@@ -8,6 +8,7 @@ from typing import Protocol
 from apps.realtime.connection import ConnectionLimits, UserWebSocketContext
 from apps.realtime.emitter import Transport, UserWebSocketEmitter
 from apps.realtime.pool import WebSocketConnectionPool
+from apps.realtime.proofs import ProofChecker
 from apps.realtime.reader import PageReader, PositionAnswer, PositionRequest
 from apps.realtime.tracing import DeliveryTrace, TracedCursor
 from apps.realtime.values import RunLease
@@ -37,12 +38,18 @@ class WebSocketBridgeFactory:
     """Opens what connects users to the log: their sockets, and the bridge of one run. Holds no connection itself."""
 
     def __init__(
-        self, pool: WebSocketConnectionPool, reader: PageReader, limits: ConnectionLimits, trace: DeliveryTrace
+        self,
+        pool: WebSocketConnectionPool,
+        reader: PageReader,
+        limits: ConnectionLimits,
+        trace: DeliveryTrace,
+        proofs: ProofChecker,
     ) -> None:
         self._pool = pool
         self._reader = reader
         self._limits = limits
         self._trace = trace
+        self._proofs = proofs
 
     def place(self, address: str | None) -> AbstractContextManager[None]:
         """A place for the socket that shakes hands from this address. Entering raises ConnectionRefused."""
@@ -80,6 +87,7 @@ class WebSocketBridgeFactory:
             cursor=cursor,
             limits=limits,
             members=self._pool,
+            proofs=self._proofs,
             now=time.monotonic(),
         )
 

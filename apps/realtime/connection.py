@@ -18,6 +18,7 @@ from typing import Protocol, Self
 from apps.realtime import protocol
 from apps.realtime.cursor import CursorState, DeliveryCursor
 from apps.realtime.emitter import TabUnreachable, UserWebSocketEmitter
+from apps.realtime.proofs import ProofChecker
 from apps.realtime.protocol import Ack, CloseCode, Limits, Ping, Pong, ProtocolViolation, Subscribe, Window
 from apps.realtime.values import Page
 from apps.vocabulary import ConnectionId, Identity, Position
@@ -86,6 +87,7 @@ class UserWebSocketContext:
         cursor: DeliveryCursor,
         limits: ConnectionLimits,
         members: Membership,
+        proofs: ProofChecker,
         now: float,
     ) -> None:
         self.connection_id = connection_id
@@ -95,6 +97,7 @@ class UserWebSocketContext:
         self._cursor = cursor
         self._limits = limits
         self._members = members
+        self._proofs = proofs
         self._tasks = asyncio.TaskGroup()
         self._sender: asyncio.Task[None] | None = None
         self._head_at_start: Position | None = None  # None until it is greeted
@@ -181,6 +184,8 @@ class UserWebSocketContext:
     def acknowledged(self, frame: Ack) -> None:
         """Move the window. Raises ProtocolViolation for an ack of what was never sent."""
         self._advance_to(frame.seq)
+        if frame.proofs and self.subscribed:
+            self._proofs.hand_in(self.identity.user_id, self.connection_id, frame.proofs, self._cursor.epoch, frame.seq)
 
     def pinged(self, frame: Ping) -> None:
         """Answer a client's ping."""

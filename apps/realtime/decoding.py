@@ -52,6 +52,8 @@ _OPAQUE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME_LENGTH = 100  # characters of an agent's name; which ones exist is for the registry to say
+_MESSAGE_ID_LENGTH = 1024  # characters
+_PROOFS = 64  # of one ack
 _REASON_LENGTH = 1000  # characters
 
 
@@ -250,8 +252,8 @@ def _proofs(fields: Mapping[str, Any]) -> tuple[Proof, ...]:
     rows = fields.get("proofs")
     if rows is None:
         return ()
-    if not isinstance(rows, list):
-        _unfit("`proofs` is a list of {message_id, sha256}")
+    if not isinstance(rows, list) or len(rows) > _PROOFS:
+        _unfit(f"`proofs` is a list of at most {_PROOFS} {{message_id, sha256}}")
     return tuple(_proof(row) for row in rows)
 
 
@@ -261,7 +263,11 @@ def _proof(row: object) -> Proof:
     digest = row.get("sha256")
     if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
         _unfit("`sha256` is 64 hexadecimal digits in lower case")
-    return Proof(_id(row, "message_id", MessageId), digest)
+    # Ids of messages are an agent's words, not ours: `_id` would be too strict.
+    message_id = _optional_text(row, "message_id", _MESSAGE_ID_LENGTH)
+    if message_id is None:
+        _unfit(f"`message_id` is a text of 1 to {_MESSAGE_ID_LENGTH} characters")
+    return Proof(MessageId(message_id), digest)
 
 
 def _id[Id](fields: Mapping[str, Any], name: str, kind: Callable[[str], Id]) -> Id:

@@ -1,6 +1,7 @@
 """The socket of one tab, with the whole process behind it and no network before it."""
 
 import asyncio
+import hashlib
 from contextlib import asynccontextmanager
 
 import pytest
@@ -62,6 +63,29 @@ async def test_a_run_that_a_tab_starts_is_answered_and_streamed_to_it(token, thr
                 types += [entry["event"]["type"] for entry in frame["events"]]
         assert reply["ok"]
         assert next(name for name in types if name != "CUSTOM") == "RUN_STARTED"
+        tab.drop()
+        await tab.ended()
+
+
+async def test_what_a_tab_proves_is_compared_with_what_was_stored(token, thread, caplog):
+    async with services_with(proof_look_s=3600.0) as services:
+        tab = await Tab(services, token).subscribed()
+        tab.send(start(thread))
+        entries = []
+        while not any(entry["event"]["type"] == "RUN_FINISHED" for entry in entries):
+            entries += (await tab.frame("events"))["events"]
+        deltas = [entry["event"] for entry in entries if entry["event"]["type"] == "TEXT_MESSAGE_CONTENT"]
+        text = "".join(event["delta"] for event in deltas)
+        proofs = [
+            {"message_id": deltas[0]["messageId"], "sha256": hashlib.sha256(told.encode()).hexdigest()}
+            for told in (text, text[:-1])
+        ]
+        tab.send({"type": "ack", "seq": entries[-1]["seq"], "proofs": proofs}, {"type": "ping", "t": 1})
+        await tab.frame("pong")
+        proving = services.bridges._proofs
+        await proving.look()
+        assert (proving.verified, proving.broken) == (1, 1)
+        assert f"ended by seq {entries[-1]['seq']} of epoch" in caplog.text
         tab.drop()
         await tab.ended()
 

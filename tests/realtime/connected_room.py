@@ -15,11 +15,12 @@ from apps.realtime.connection import ConnectionLimits, UserWebSocketContext
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.log import EventLog, LogLimits
 from apps.realtime.pool import PoolLimits, WebSocketConnectionPool
+from apps.realtime.proofs import ProofChecker, ProofLimits
 from apps.realtime.protocol import Limits, Window
 from apps.realtime.reader import PageReader, PositionRequest, read_heads
 from apps.realtime.tracing import DeliveryTrace
 from apps.realtime.values import LogEntry
-from apps.vocabulary import Identity, UserId
+from apps.vocabulary import Identity, MessageId, UserId
 
 
 class Wire:
@@ -62,6 +63,8 @@ class ConnectedRoom:
     ) -> None:
         self.log = log
         self.reader = reader
+        self.digests: dict[tuple[UserId, MessageId], list[str]] = {}
+        self.proofs = ProofChecker(database, lambda _: self.digests, ProofLimits(10, 4, 100, 3600.0, 60.0))
         self.database = database
         self.pool = pool
         self.bridges: WebSocketBridgeFactory
@@ -129,7 +132,7 @@ async def open_connected_room(**bounds: Any) -> AsyncIterator[ConnectedRoom]:
         )
         reader = await stack.enter_async_context(PageReader(database))
         room = ConnectedRoom(EventLog(LogLimits(), pool), database, pool, reader)
-        room.bridges = WebSocketBridgeFactory(pool, reader, limits, DeliveryTrace(1_000))
+        room.bridges = WebSocketBridgeFactory(pool, reader, limits, DeliveryTrace(1_000), room.proofs)
         await stack.enter_async_context(pool)
         room.stack = await stack.enter_async_context(AsyncExitStack())
         yield room
