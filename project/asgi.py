@@ -18,7 +18,9 @@ django_application = get_asgi_application()
 
 from django.conf import settings  # noqa: E402 - apps must be loaded first
 
+from apps.chat.agui import rebuild_within  # noqa: E402 - apps must be loaded first
 from apps.chat.consumers import ChatConsumer  # noqa: E402
+from apps.chat.streaming import StreamDoor  # noqa: E402
 from project.composition import Services, open_services  # noqa: E402
 
 Message = Any  # a scope or message; each server and framework types them differently
@@ -39,7 +41,9 @@ def build_application(services: Services) -> Application:
         else:
             await refuse_socket(scope, receive, send)
 
-    application: Application = ProtocolTypeRouter({"http": django_application, "websocket": socket})
+    rebuild = rebuild_within(services.configuration.stream_snapshot_bytes)
+    http = StreamDoor(django_application, services, rebuild)
+    application: Application = ProtocolTypeRouter({"http": http, "websocket": socket})
     return application
 
 

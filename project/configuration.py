@@ -57,6 +57,8 @@ class Configuration:
     proof_look_s: float = _bound(1.0, "seconds", "between two looks at the proofs that wait")
     revalidate_s: float = _bound(2.0, "seconds", "between two looks whether connected users may still be here")
 
+    stream_snapshot_bytes: int = _bound(1_048_576, "bytes", "messages that an event stream begins with, as JSON")
+
     # log
     flush_window_min_ms: float = _bound(2.0, "milliseconds", "shortest time between two commits")
     flush_window_max_ms: float = _bound(40.0, "milliseconds", "longest time between two commits")

@@ -19,6 +19,7 @@ from typing import Any
 from daphne.server import Server  # first: it installs the asyncio reactor
 from twisted.internet import defer, reactor
 
+from apps.chat.streaming import ABORT
 from project.asgi import build_application
 from project.backpressure import BoundedRequest, BoundedWebSocket, Intake, Message
 from project.composition import Services, open_services
@@ -110,6 +111,7 @@ class TurnoutServer(Server):  # type: ignore[misc]  # Daphne has no types
     def create_application(self, protocol: Any, scope: MutableMapping[str, Any]) -> Any:
         """Begin to serve a request or a socket; returns the queue that it receives from."""
         if scope["type"] != "websocket":
+            scope.setdefault("extensions", {})[ABORT] = protocol.abort
             return super().create_application(protocol, scope)
         bounds = self._services.configuration
         intake = Intake(bounds.intake_frames, bounds.intake_bytes)

@@ -7,14 +7,17 @@ touches rows.
 from typing import Annotated, Any, Final, Literal
 
 import orjson
+from ag_ui.core import RunAgentInput
 from django.contrib.auth.models import AbstractUser
 from django.http import HttpRequest, HttpResponse
 from ninja import Path, Query, Status
+from ninja.errors import AuthenticationError
 
-from apps.chat import export, problems, schemas
+from apps.chat import agui, export, problems, schemas
 from apps.chat.api_docs import BrowsablePage
-from apps.chat.authentication import identity_of
+from apps.chat.authentication import Principal, identity_of, principal_of
 from apps.chat.conversation import Conversation, describe_thread
+from apps.chat.following import following, following_run, granted
 from apps.chat.http import FastJson, PrivateApi, SessionAccess, StrictJson, TokenAccess
 from apps.chat.models import Thread
 from apps.chat.snapshot import read_snapshot
@@ -38,6 +41,7 @@ api = PrivateApi(
 problems.install(api)
 
 ThreadKey = Annotated[str, Path(description="A thread's `id`.")]
+AgentKey = Annotated[str, Path(description="An agent's `name`, as /api/agents lists them.")]
 RunKey = Annotated[str, Path(description="A run's `id`.")]
 _PROBLEMS: Final = {400: schemas.Problem, 401: schemas.Problem, 403: schemas.Problem}
 _ONE_PROBLEMS: Final = {**_PROBLEMS, 404: schemas.Problem}
@@ -113,7 +117,45 @@ def export_thread(
     return HttpResponse(content, content_type=kind, headers={"Content-Disposition": disposition})
 
 
+@api.get(
+    "/threads/{thread_id}/events",
+    response={200: None, **_ONE_PROBLEMS, 503: schemas.Problem},
+    tags=["threads"],
+    openapi_extra=schemas.EVENT_STREAM,
+)
+def follow_thread(request: HttpRequest, thread_id: ThreadKey, wanted: Query[schemas.FollowFilter]) -> HttpResponse:
+    """Server-Sent Events of a thread, as they come. `id:` is a position; `Last-Event-ID` goes on behind it. Without
+    one, a run that is going on is sent from its beginning: RUN_STARTED, MESSAGES_SNAPSHOT, then its events.
+    """
+    last = request.headers.get("Last-Event-ID", "")
+    return granted(request, following(_principal(request), ThreadId(thread_id), last, wanted.shape, wanted.until))
+
+
 # -- runs
+
+
+@api.post(
+    "/agui/{agent}",
+    response={200: None, **_COMMAND_PROBLEMS},
+    tags=["runs"],
+    openapi_extra=schemas.EVENT_STREAM,
+)
+def run_agui(request: HttpRequest, agent: AgentKey, body: RunAgentInput) -> HttpResponse:
+    """AG-UI 1.0: say the last of `messages` in the thread, or answer an interrupt with `resume`, and follow the run
+    until it ends. A thread that there is not is made.
+    """
+    principal, conversation = _principal(request), _conversation()
+    thread_id = ThreadId(body.thread_id)
+    call = agui.understand(agent, thread_id, body)
+    if isinstance(call.command, RunStart) and not Thread.objects.owned(principal.identity.user_id).has(thread_id):
+        thread = conversation.open_thread(principal.identity, agui.client_key(thread_id))
+        call = agui.understand(agent, ThreadId(thread.pk), body)
+    reply = orjson.loads(conversation.execute(principal.identity, call.command))
+    if not reply["ok"]:
+        raise _refusal(reply["error"])
+    run_id = RunId(reply["result"]["run_id"])
+    most = execution_config().services.configuration.stream_snapshot_bytes
+    return granted(request, following_run(principal, run_id, call.wishes.when_left, most))
 
 
 @api.post("/runs", response={201: schemas.StartedOut, 200: schemas.StartedOut, **_COMMAND_PROBLEMS}, tags=["runs"])
@@ -183,6 +225,13 @@ def _identity(request: HttpRequest) -> Identity:
 
 def _user_id(request: HttpRequest) -> UserId:
     return _identity(request).user_id
+
+
+def _principal(request: HttpRequest) -> Principal:
+    principal = principal_of(request)
+    if principal is None:  # it was there a moment ago, when the call was let in
+        raise AuthenticationError
+    return principal
 
 
 def _conversation() -> Conversation:

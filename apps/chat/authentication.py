@@ -26,6 +26,7 @@ from django.contrib.auth import (
 )
 from django.contrib.auth.models import AbstractUser
 from django.contrib.sessions.backends.base import SessionBase
+from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
@@ -78,6 +79,14 @@ def authenticate_bearer(token: str) -> AbstractUser | None:
     """The user of a bearer token, for HTTP calls; None if the token or its user is not valid (any more)."""
     row = _token_row(token)
     return None if row is None else _active_users([row.user_id]).get(row.user_id)
+
+
+def principal_of(request: HttpRequest) -> Principal | None:
+    """Who a call was made by, as what outlives the call is watched by: `no_longer_valid` knows when that ends."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return authenticate(BearerToken(token.strip()))
+    return authenticate(SessionCookie(request.session.session_key)) if request.session.session_key else None
 
 
 def issue_token(user_id: UserId, name: str = "", expires_at: datetime | None = None) -> str:

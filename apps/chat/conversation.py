@@ -213,15 +213,27 @@ class Conversation:
 
     # -- threads
 
-    @transaction.atomic
     def create_thread(self, identity: Identity, title: str = "") -> Thread:
         """A new thread. Raises Refusal(quota_exceeded)."""
+        return self._create_thread(identity, title, None)
+
+    @transaction.atomic
+    def open_thread(self, identity: Identity, client_key: str) -> Thread:
+        """The user's thread that one of their clients calls so, made now if there is none. Raises
+        Refusal(quota_exceeded).
+        """
+        self._runs.lock_user(identity.user_id)
+        there = Thread.objects.owned(identity.user_id).rows.filter(client_key=client_key).first()
+        return there if there is not None else self._create_thread(identity, "", client_key)
+
+    @transaction.atomic
+    def _create_thread(self, identity: Identity, title: str, client_key: str | None) -> Thread:
         user_id = identity.user_id
         self._runs.lock_user(user_id)  # what is counted must not change until it is written
         most = self._runs.plan_of(identity).threads_per_user
         if Thread.objects.owned(user_id).rows.count() >= most:
             raise Refusal(ErrorCode.QUOTA_EXCEEDED, f"you may keep {most} threads; delete one to start another")
-        thread = Thread.objects.create(user_id=user_id, title=title)
+        thread = Thread.objects.create(user_id=user_id, title=title, client_key=client_key)
         self._tell(thread, "turnout.thread.created", describe_thread(thread))
         return thread
 

@@ -5,6 +5,7 @@ from typing import Any
 from apps.chat.messages import MessageView
 from apps.chat.projection import ThreadView
 from apps.chat.snapshot import Snapshot
+from apps.vocabulary import MessageId
 
 
 def as_json(snapshot: Snapshot) -> dict[str, Any]:
@@ -24,9 +25,14 @@ def as_markdown(snapshot: Snapshot) -> str:
 
 def shown_branch(view: ThreadView) -> list[MessageView]:
     """The messages from the root to the leaf."""
+    return branch_to(view, view.leaf_id)
+
+
+def branch_to(view: ThreadView, message_id: MessageId | None) -> list[MessageView]:
+    """The messages from the root to this one; none where there is no such message."""
     by_id = {message.message_id: message for message in view.in_order()}
     branch: list[MessageView] = []
-    message = None if view.leaf_id is None else by_id.pop(view.leaf_id, None)
+    message = None if message_id is None else by_id.pop(message_id, None)
     while message is not None:
         branch.append(message)
         message = None if message.parent_id is None else by_id.pop(message.parent_id, None)

@@ -4,7 +4,7 @@ Model providers refuse a history in which a tool call has no result, so one that
 user cancelled, an approval never came) gets one here that says so. A history begins with a user's message.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -67,12 +67,12 @@ def _bounded(newest_first: Sequence[Message], limits: HistoryLimits) -> Sequence
     turns: list[list[HistoryMessage]] = []
     count = size = 0
     for message in newest_first:
-        told = _told(message)
-        count += len(told)
-        size += sum(_size(part) for part in told)
+        told_parts = told(MessageId(message.message_id), message.role, message.text, message.parts)
+        count += len(told_parts)
+        size += sum(_size(part) for part in told_parts)
         if count > limits.messages or size > limits.size:
             break
-        turns.append(told)
+        turns.append(told_parts)
     while turns and (not turns[-1] or turns[-1][0].role != "user"):
         turns.pop()
     return tuple(part for turn in reversed(turns) for part in turn)
@@ -83,18 +83,18 @@ def _size(message: HistoryMessage) -> int:
     return len(message.text.encode()) + calls
 
 
-def _told(message: Message) -> list[HistoryMessage]:
-    message_id = MessageId(message.message_id)
-    if message.role == "user":
-        return [HistoryMessage("user", message.text, message_id)]
-    calls = [part for part in message.parts if part["type"] == "tool_call"]
-    if not message.text and not calls:
+def told(message_id: MessageId, role: str, text: str, parts: Sequence[Mapping[str, Any]]) -> list[HistoryMessage]:
+    """One stored message as agents and AG-UI clients are told of it: its text and calls, then the calls' results."""
+    if role == "user":
+        return [HistoryMessage("user", text, message_id)]
+    calls = [part for part in parts if part["type"] == "tool_call"]
+    if not text and not calls:
         return []
-    spoken = HistoryMessage("assistant", message.text, message_id, tool_calls=tuple(_call(part) for part in calls))
+    spoken = HistoryMessage("assistant", text, message_id, tool_calls=tuple(_call(part) for part in calls))
     return [spoken, *(_result(message_id, part) for part in calls)]
 
 
-def _call(part: dict[str, Any]) -> dict[str, Any]:
+def _call(part: Mapping[str, Any]) -> dict[str, Any]:
     try:
         is_object = isinstance(orjson.loads(part["arguments"]), dict)
     except orjson.JSONDecodeError:  # hidden from the log, or cut off
@@ -103,6 +103,6 @@ def _call(part: dict[str, Any]) -> dict[str, Any]:
     return {"id": part["id"], "type": "function", "function": {"name": part["name"], "arguments": arguments}}
 
 
-def _result(message_id: MessageId, part: dict[str, Any]) -> HistoryMessage:
+def _result(message_id: MessageId, part: Mapping[str, Any]) -> HistoryMessage:
     text = UNFINISHED if part["result"] is None else part["result"]
     return HistoryMessage("tool", text, MessageId(f"{message_id}:{part['id']}"), tool_call_id=part["id"])

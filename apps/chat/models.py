@@ -47,6 +47,10 @@ class Owned[Row: models.Model, Rows: models.QuerySet[Any]]:
         """The row with this key. Raises Refusal(not_found), the same for an unknown key and a foreign one."""
         return self._one(self.rows, key)
 
+    def has(self, key: str) -> bool:
+        """Whether there is a row with this key."""
+        return can_be_key(key) and self.rows.filter(**{self.key_field: key}).exists()
+
     def lock(self, key: str) -> Row:
         """As `get`, and the row stays locked until the transaction ends (on SQLite all is locked anyway)."""
         return self._one(self.rows.select_for_update(no_key=True), key)
@@ -88,12 +92,16 @@ class Thread(models.Model):
     title = models.CharField(max_length=TITLE_LENGTH, blank=True)
     leaf_id = models.CharField(max_length=MESSAGE_ID_LENGTH, blank=True)
     stored_bytes = models.BigIntegerField(default=0, help_text="UTF-8 bytes of all its messages")
+    client_key = models.CharField(  # noqa: DJ001 - null is "no client named it", and as often as that is true
+        max_length=64, null=True, blank=True, help_text="SHA-256 of the name that a client gave it by itself"
+    )
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
 
     objects = ThreadQuerySet.as_manager()
 
     class Meta:
+        constraints = (models.UniqueConstraint(fields=["user_id", "client_key"], name="chat_thread_client_key"),)
         indexes = (models.Index(fields=["user_id", "-id"], name="chat_thread_newest"),)
         permissions = (("view_contents", "Can read what users and agents say"),)
 

@@ -1,14 +1,20 @@
 """What HTTP calls take and give, as the OpenAPI document shows it. Input takes no field that is not named here."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from ninja import Schema
 from pydantic import AfterValidator, ConfigDict, Field
 
 from apps.chat.models import TITLE_LENGTH
+from apps.chat.sse import CONTENT_TYPE, Shape, Until
 from apps.realtime.protocol import IfBusy
 
 QUERY_LENGTH = 200  # characters
+
+# What ninja cannot say of a streamed answer.
+EVENT_STREAM: Final = {
+    "responses": {200: {"description": "OK", "content": {CONTENT_TYPE: {"schema": {"type": "string"}}}}}
+}
 
 
 def _storable(text: str) -> str:
@@ -63,6 +69,15 @@ class ThreadFilter(Schema):
         "", max_length=QUERY_LENGTH, description="Words in the title or in a message."
     )
     cursor: str = Field("", max_length=64, pattern="^[0-9a-f-]*$", description="`next_cursor` of the page before.")
+
+
+class FollowFilter(Schema):
+    """What of a thread to follow, and how far."""
+
+    shape: Shape = Field(
+        Shape.AGUI, description="`agui`: the runs' events, for AG-UI clients; `entries`: all events as on the socket."
+    )
+    until: Until = Field(Until.FOREVER, description="`run_end`: end the stream with the run at hand, or the next.")
 
 
 class ThreadOut(Schema):

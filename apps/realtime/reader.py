@@ -17,10 +17,10 @@ from django.db import InterfaceError, OperationalError
 from apps.realtime.appending import page_of
 from apps.realtime.cursor import judge_position
 from apps.realtime.database import DatabaseThreads
-from apps.realtime.models import GENESIS_TAG, Segment, Stream, new_epoch
+from apps.realtime.models import GENESIS_TAG, RunLedger, Segment, Stream, new_epoch
 from apps.realtime.protocol import ResetReason
 from apps.realtime.values import Page
-from apps.vocabulary import Position, UserId
+from apps.vocabulary import Position, RunId, UserId
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +149,21 @@ def read_heads(user_ids: Sequence[UserId]) -> dict[UserId, Position]:
     """The heads of these users' streams, in one query. With their epochs, which an operator may have renewed."""
     rows = Stream.objects.filter(user_id__in=user_ids).values_list("user_id", "epoch", "head", "tag")
     return {UserId(user_id): Position(epoch, head, tag) for user_id, epoch, head, tag in rows}
+
+
+def read_head(user_id: UserId) -> Position:
+    """Where the user's stream stands. Synchronous."""
+    return _read_position(PositionRequest(user_id, None)).head
+
+
+def position_before_run(user_id: UserId, run_id: RunId) -> Position | None:
+    """Where the user's stream stood before the run's first event; None where that part is trimmed. Synchronous."""
+    ledger = RunLedger.objects.filter(run_id=run_id, user_id=user_id).values_list("first_seq", flat=True).first()
+    stream = Stream.objects.filter(user_id=user_id).first()
+    if ledger is None or stream is None or ledger - 1 < stream.tail:
+        return None
+    tag = _tag_at(stream, ledger - 1)
+    return None if tag is None else Position(stream.epoch, ledger - 1, tag)
 
 
 def _read_position(request: PositionRequest) -> PositionAnswer:

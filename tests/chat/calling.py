@@ -41,6 +41,7 @@ CALLS = [
     ("PATCH", "threads/{thread}", {"title": "mine now"}),
     ("PATCH", "threads/{thread}", {"leaf_id": "{message}"}),
     ("DELETE", "threads/{thread}", None),
+    ("GET", "threads/{thread}/events", None),
     ("GET", "threads/{thread}/export", None),
     ("GET", "threads/{thread}/export?format=json", None),
     ("POST", "runs", {"thread_id": "{thread}", "text": "hello"}),
