@@ -27,7 +27,7 @@ from apps.realtime.bridge import WebSocketBridgeFactory
 from apps.realtime.connection import UserWebSocketContext
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.pool import ConnectionRefused
-from apps.realtime.protocol import Ack, CloseCode, Command, Pong, RunCancel, Subscribe
+from apps.realtime.protocol import Ack, Command, Pong, RunCancel, Subscribe
 from apps.vocabulary import Identity, Position, Refusal, RunId, ThreadId, UserId, new_id
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 OFFER: Final = "turnout.stream"  # in a scope's `extensions`: where a view leaves what is to be streamed
 ABORT: Final = "turnout.abort"  # in a scope's `extensions`: the server's way to drop a connection, where it has one
 KEEP_ALIVE: Final = b": alive\n\n"
-STAY_AWAY_MS: Final = 60_000  # for a client that came too often: its other streams would push it out again
+STAY_AWAY_MS: Final = 60_000  # for a client that should not come back by itself
 
 _STREAMED: Final = re.compile(r"/api/(?:threads/[^/]+/events|agui/[^/]+)", re.ASCII)
 
@@ -139,8 +139,8 @@ class EventSource:
                 await self._write(b"id\nretry: 0\n\n")
                 self.over.set()
             case "bye":
-                wait_ms = STAY_AWAY_MS if frame["code"] == CloseCode.REPLACED else frame["retry_after_ms"]
-                await self._write(f"retry: {wait_ms}\n\n".encode())
+                # A close code whose duty is not to come back has no time; an EventSource comes back all the same.
+                await self._write(f"retry: {frame.get('retry_after_ms', STAY_AWAY_MS)}\n\n".encode())
 
     async def _bytes(self, told: Told) -> bytes:
         if told.event is None:

@@ -201,7 +201,7 @@ def test_a_drain_ends_the_streams_after_their_runs(server, tab_of):
 
 
 def test_a_client_that_does_not_read_is_dropped_and_nobody_else_waits(tmp_path: Path, migrated: Path, tab_of):
-    slow = {"TURNOUT_STALL_TIMEOUT_S": "2", "TURNOUT_HEARTBEAT_S": "1"}
+    slow = {"TURNOUT_STALL_TIMEOUT_S": "2", "TURNOUT_HEARTBEAT_S": "1", "TURNOUT_STALLED_AFTER_S": "1.5"}
     with serving(tmp_path / "server", migrated, slow) as server:
         ann = tab_of(server, "ann")
         with socket.socket() as deaf:
