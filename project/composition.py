@@ -135,7 +135,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     switch = Switch(configuration, database, engines, bridges, agents, toolbox)
     execution = Execution(configuration, process_id, database, log, switch, agents, toolbox)
     conversation = Conversation(runs=execution.runs, log=log, limits=chat_limits(configuration))
-    upkeep = Upkeep(database, retention_limits(configuration), witness_file(configuration, connection.settings_dict))
+    upkeep = _upkeep(configuration, database, pool)
     counted: dict[str, Counted] = {"engines": engines, "pool": pool, "log": log, "reader": reader, "hints": hints}
     census = census_of(**execution.counted(), **counted, proofs=proofs, upkeep=upkeep, switch=switch, database=database)
 
@@ -199,6 +199,11 @@ def _hints(configuration: Configuration, pool: WebSocketConnectionPool, process_
         limits=hint_limits(configuration),
         disconnect=disconnecting(layer),
     )
+
+
+def _upkeep(configuration: Configuration, database: DatabaseThreads, pool: WebSocketConnectionPool) -> Upkeep:
+    file = witness_file(configuration, connection.settings_dict)
+    return Upkeep(database, retention_limits(configuration), file, pool.send_back)
 
 
 def _jobs(

@@ -4,7 +4,7 @@ and watch over its history.
 One part, so that the composition root opens one thing; each job is a `Periodic`, which outlives a failing turn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +19,19 @@ from apps.realtime.retention import RetentionKeeper, RetentionLimits
 
 
 class Upkeep:
-    """`async with`; leaving it ends the jobs. `every_s` seconds lie between two turns of each."""
+    """`async with`; leaving it ends the jobs. `send_tabs_back` is called when the database is found older than it was."""
 
-    def __init__(self, database: DatabaseThreads, retention: RetentionLimits, witness_file: Path | None) -> None:
+    def __init__(
+        self,
+        database: DatabaseThreads,
+        retention: RetentionLimits,
+        witness_file: Path | None,
+        send_tabs_back: Callable[[], None],
+    ) -> None:
         self._every_s = retention.every_s
         self._keeper = RetentionKeeper(database, retention, needed_from)
         self._deletions = DeletionKeeper(database, retention.every_s, retention.step_rows, retention.steps)
-        self._witness = Witness(database, witness_file)
+        self._witness = Witness(database, witness_file, send_tabs_back)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:

@@ -10,6 +10,7 @@ finds it further back.
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,19 +70,26 @@ def renew_mark() -> str:
 class Witness:
     """Remembers how far the database had come. One a process; `look` belongs into a `Periodic`.
 
+    `went_back_now` is called once for each restore that is noticed, on the event loop: tabs that are connected have
+    positions of a history that is gone, in cursors that nobody would judge again.
+
     Limits: what was lost before the first beat after the backup (`retention_s`) goes unnoticed, and so does a restore
     while no process lives and the file is gone with its host.
     """
 
-    def __init__(self, database: DatabaseThreads, file: Path | None) -> None:
+    def __init__(self, database: DatabaseThreads, file: Path | None, went_back_now: Callable[[], None]) -> None:
         self._database = database
         self._file = file
+        self._went_back_now = went_back_now
         self._remembered: SeenMark | None = None
         self.went_back = False
 
     async def look(self) -> None:
         """Compare the database with what is remembered, and remember how far it is now."""
+        before = self.went_back
         await self._database.call(self._look)
+        if self.went_back and not before:
+            self._went_back_now()
 
     def _look(self) -> None:
         mark = HistoryMark.objects.all().current()

@@ -219,6 +219,11 @@ class WebSocketConnectionPool:
         for connection in self._all():
             connection.close(CloseCode.RESTARTING, "the server is restarting")
 
+    def send_back(self) -> None:
+        """Close every socket, so that each tab comes back with its position, which is judged anew."""
+        for connection in self._all():
+            connection.close(CloseCode.GOING_AWAY, "the database went back in time; come back")
+
     async def wait_until_empty(self) -> None:
         """Return when the last connection is gone."""
         await self._empty.wait()

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 
 import httpx
 import pytest
@@ -67,5 +69,38 @@ async def test_a_restore_is_noticed_and_after_new_epochs_every_tab_reloads(tmp_p
             run_id = await client.run(thread_id, "count=5 interval_ms=1 tag=after")
             await client.until_ended(run_id)
             assert "4:after" in client.text(run_id)
+    finally:
+        server.kill()
+
+
+@pytest.mark.timeout(60)
+async def test_a_restore_under_a_living_process_sends_its_tabs_back_and_they_are_told_that_they_are_ahead(
+    tmp_path, migrated
+):
+    server = ServerProcess(tmp_path, migrated, FAST)
+    client = Client(server.url, server.ws_url, server.token("anna"))
+    try:
+        server.start()
+        client.url, client.ws_url = server.url, server.ws_url
+        thread_id = await client.new_thread()
+        async with client.connected():
+            await client.until_ended(await client.run(thread_id, "count=5 interval_ms=1 tag=kept"))
+            with (
+                closing(sqlite3.connect(tmp_path / "backup")) as backup,
+                closing(sqlite3.connect(server.database)) as live,
+            ):
+                live.backup(backup)
+            await client.until_ended(await client.run(thread_id, "count=5 interval_ms=200 tag=lost"))
+            with (
+                closing(sqlite3.connect(tmp_path / "backup")) as backup,
+                closing(sqlite3.connect(server.database)) as live,
+            ):
+                backup.backup(live)
+            await client.until(lambda one: one.close_code is not None)
+        assert client.bye["code"] == 4001
+        async with client.connected():
+            await client.until(lambda one: one.resets)
+        assert client.resets[0]["reason"] == "ahead"
+        assert "older than it was" in "".join(server.output)
     finally:
         server.kill()

@@ -52,6 +52,10 @@ def test_of_two_marks_at_most_one_is_older_and_a_newer_name_is_never(one, other)
     assert is_older(one, other) == ((one.name, one.beat) < (other.name, other.beat))
 
 
+def nobody_is_here():
+    """No tab is connected."""
+
+
 def set_beat(beat):
     HistoryMark.objects.all().current()
     HistoryMark.objects.filter(pk=1).update(beat=beat)
@@ -61,17 +65,19 @@ def set_beat(beat):
 async def test_a_restore_is_noticed_and_new_epochs_make_the_witness_content(tmp_path, caplog, restarted):
     file = tmp_path / "witness" if restarted else None
     async with DatabaseThreads(1) as database:
-        witness = Witness(database, file)
+        sent_back = []
+        witness = Witness(database, file, lambda: sent_back.append(1))
         for beat in (5, 6, 9):
             await database.call(set_beat, beat)
             await witness.look()
             assert not witness.went_back
         if restarted:
-            witness = Witness(database, file)
+            witness = Witness(database, file, lambda: sent_back.append(1))
         await database.call(set_beat, 7)
         for _ in range(2):
             await witness.look()
             assert witness.went_back
+        assert sent_back == [1]
         assert [record.levelno for record in caplog.records] == [logging.CRITICAL]
         await database.call(renew_mark)
         await witness.look()
@@ -83,15 +89,15 @@ async def test_a_backup_from_before_the_last_rotation_is_a_restore_and_a_new_dat
     async with DatabaseThreads(1) as database:
         await database.call(set_beat, 3)
         old = await database.call(HistoryMark.objects.get)
-        await Witness(database, file).look()
+        await Witness(database, file, nobody_is_here).look()
         await database.call(renew_mark)
-        await Witness(database, file).look()
+        await Witness(database, file, nobody_is_here).look()
         await database.call(old.save)
-        restored = Witness(database, file)
+        restored = Witness(database, file, nobody_is_here)
         await restored.look()
         assert restored.went_back
         await database.call(HistoryMark.objects.all().delete)
-        new = Witness(database, file)
+        new = Witness(database, file, nobody_is_here)
         await new.look()
         assert not new.went_back
 
@@ -99,8 +105,8 @@ async def test_a_backup_from_before_the_last_rotation_is_a_restore_and_a_new_dat
 async def test_a_file_that_cannot_be_read_or_written_is_told_and_ends_nothing(tmp_path, caplog):
     async with DatabaseThreads(1) as database:
         (tmp_path / "witness").write_text("{half")
-        await Witness(database, tmp_path / "witness").look()
-        await Witness(database, tmp_path / "no folder" / "witness").look()
+        await Witness(database, tmp_path / "witness", nobody_is_here).look()
+        await Witness(database, tmp_path / "no folder" / "witness", nobody_is_here).look()
     assert [record.getMessage().split(":")[0][:30] for record in caplog.records] == [
         "what was remembered of the dat",
         "how far the database is cannot",
