@@ -19,7 +19,7 @@ from apps.realtime.retention import RetentionKeeper, RetentionLimits
 
 
 class Upkeep:
-    """`async with`; leaving it ends the jobs. `send_tabs_back` is called when the database is found older than it was."""
+    """`async with`; leaving it ends the jobs. `send_tabs_back` is called when the database is older than it was."""
 
     def __init__(
         self,

@@ -14,6 +14,12 @@ from tests.socket_client import Client
 FAST = {"TURNOUT_RETENTION_S": "0.1"}
 
 
+def copy(source, target):
+    """As a backup tool copies a database that is in use, in either direction."""
+    with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as written:
+        read.backup(written)
+
+
 def readiness(server):
     answer = httpx.get(f"{server.url}/readyz", headers={"Host": "localhost"})
     return answer.status_code, answer.json().get("failed")
