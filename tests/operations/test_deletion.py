@@ -144,7 +144,7 @@ def test_a_user_is_gone_only_when_nobody_can_write_for_them_any_more(room):
 
 def test_every_table_of_ours_with_an_owner_is_found_and_the_budget_goes_last():
     labels = [model._meta.label for model in owned_models()]
-    assert {"chat.Thread", "chat.Message", "chat.ApiToken", "rollout.DeniedUser", "realtime.Erasure"} <= set(labels)
+    assert {"chat.Thread", "chat.Message", "chat.ApiToken", "realtime.Erasure"} <= set(labels)
     assert labels[-1] == "execution.UserBudget"
     assert labels.index("chat.Message") < labels.index("chat.Thread")
     assert labels.index("realtime.Segment") < labels.index("realtime.RunLedger")

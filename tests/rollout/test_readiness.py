@@ -114,7 +114,7 @@ def test_open_shapes_expired_mutes_and_a_latch_hold(ready, code):
 
 def test_the_projects_own_code_is_searched_and_its_seams_may_name_legacy(settings):
     settings.TURNOUT_SEAMS = "project.seams.SEAMS"
-    assert "execution_engine" in declared_seams()
+    declared_seams()  # imports the file that declares them
     found = code_base(BILLING)
     assert {folder.relative_to(found.base).as_posix() for folder in found.folders} >= {"project", "apps/chat"}
     assert {path.relative_to(found.base).as_posix() for path in found.left_out} >= {

@@ -1,0 +1,49 @@
+"""The positive control of the promise of isolation, on a real server, and flips between the two paths."""
+
+import asyncio
+import json
+import sqlite3
+from contextlib import closing
+
+from tests.promises.test_isolation import run_everyone_at_once
+from tests.socket_client import Client
+
+
+def set_stages(server, stage: str) -> None:
+    for seam in ("execution_engine", "websocket_bridge"):
+        moved = server.manage("move_stage", seam, stage, "--reason", "test of isolation")
+        assert moved.returncode == 0, moved.stderr + moved.stdout
+
+
+async def test_the_same_test_finds_the_leaks_of_the_singletons(server):
+    set_stages(server, "off")
+    leaks = await run_everyone_at_once(server)
+    assert sum(leaks.values()) > 0, "the positive control found nothing: this test can no longer fail"
+    audit = server.manage("audit_isolation")
+    assert audit.returncode == 1, audit.stdout + audit.stderr
+
+
+async def test_a_flip_changes_no_run_in_flight_and_holds_from_the_next_claim(server):
+    client = Client(server.url, server.ws_url, server.token("anna"))
+    thread_id = await client.new_thread()
+    paths = []
+    async with client.connected():
+        for stage in ("off", "on", "off", "on"):
+            run_id = await client.run(thread_id, "count=60 interval_ms=10 tag=x")
+            await client.until(lambda c, run_id=run_id: "TEXT_MESSAGE_CONTENT" in str(c.events(run_id)))
+            before = pinned_paths(server, run_id)
+            await asyncio.to_thread(set_stages, server, stage)
+            await client.until_ended(run_id)
+            assert pinned_paths(server, run_id) == before
+            assert client.text(run_id) == "".join(f"{i}:x " for i in range(60))
+            paths.append(before)
+    assert paths == ["factory", "legacy", "factory", "legacy"]
+
+
+def pinned_paths(server, run_id: str) -> str:
+    """The one path that both seams of this run are pinned to."""
+    with closing(sqlite3.connect(server.database)) as database:
+        stored = json.loads(database.execute("SELECT paths FROM execution_run WHERE id = ?", [run_id]).fetchone()[0])
+    found = {pin["path"] for pin in stored.values()}
+    assert len(found) == 1, stored
+    return found.pop()
