@@ -78,7 +78,7 @@ def decide(budget: UserBudget, call: Interrupt, answer: Answer) -> Entries:
     Raises Refusal(already_decided) when somebody was first.
     """
     run = Run.objects.owned(call.owner).filter(pk=call.run_id, status=RunStatus.WAITING).first()
-    if run is None or not _close(call, answer.how, answer.comment[:COMMENT_CHARACTERS], answer.resumed_run_id):
+    if run is None or not close(call, answer.how, answer.comment[:COMMENT_CHARACTERS], answer.resumed_run_id):
         raise Refusal(ErrorCode.ALREADY_DECIDED, "this call waits no more")
     leave(budget, run, answer.how.status)
     return [_told(call, answer.how)]
@@ -87,7 +87,7 @@ def decide(budget: UserBudget, call: Interrupt, answer: Answer) -> Entries:
 def close_of(run: Run, how: Closing) -> Entries:
     """Close the call of a waiting run that ends without an answer. The caller holds the budget's lock and ends it."""
     calls = Interrupt.objects.owned(run.owner).filter(run_id=run.pk, decision="")
-    return [_told(call, how) for call in calls if _close(call, how)]
+    return [_told(call, how) for call in calls if close(call, how)]
 
 
 def expire(log: EventLog, now: datetime) -> int:
@@ -116,7 +116,7 @@ def forget_thread(user_id: UserId, thread_id: ThreadId) -> None:
 def _expire(log: EventLog, call: Interrupt) -> bool:
     with transaction.atomic():
         budget = UserBudget.objects.locked(call.owner)
-        if not _close(call, Closing.EXPIRED):
+        if not close(call, Closing.EXPIRED):
             return False
         run = Run.objects.owned(call.owner).filter(pk=call.run_id, status=RunStatus.WAITING).first()
         if run is not None:
@@ -125,7 +125,7 @@ def _expire(log: EventLog, call: Interrupt) -> bool:
         return True
 
 
-def _close(call: Interrupt, how: Closing, comment: str = "", resumed_run_id: RunId | None = None) -> bool:
+def close(call: Interrupt, how: Closing, comment: str = "", resumed_run_id: RunId | None = None) -> bool:
     """Compare and set: the first who answers, cancels or notices the time has it."""
     undecided = Interrupt.objects.owned(call.owner).filter(pk=call.pk, decision="")
     changed = undecided.update(decision=how, decided_at=timezone.now(), comment=comment, resumed_run_id=resumed_run_id)

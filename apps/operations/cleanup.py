@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.db.models import Count, Exists, IntegerField, Min, Model, OuterRef, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce, Now
+from django.db.models import Exists, Min, Model, OuterRef, Q, QuerySet
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from apps.agents.base import TokenCount
@@ -23,8 +23,10 @@ from apps.chat.snapshot import needed_from
 from apps.execution.lifecycle import interrupted
 from apps.execution.models import Run, UserBudget
 from apps.execution.recovery import Recovery
+from apps.execution.settlement import leave
 from apps.execution.states import RunStatus
 from apps.operations.auditing import Audit, Check, Tally
+from apps.operations.books import FIX, Books
 from apps.operations.census import held
 from apps.operations.deletion import begin_deletion, delete_now, owned_models
 from apps.operations.models import ProcessReport
@@ -34,9 +36,7 @@ from apps.realtime.models import Erasure, RunLedger, Segment, Stream, Tombstone
 from apps.realtime.retention import RetentionLimits, overdue_streams, rows_due, trim_step
 from apps.vocabulary import RunId, ThreadId, UserId
 
-COUNTED = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)
 WITH_LEDGER_OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)  # a waiting run has its terminal event already
-FIX = "run it with --fix"
 CHUNK = 500  # rows and users looked at together
 ERASED_WITHIN = timedelta(minutes=10)  # an erasure that takes its steps is no finding before
 DELETED_WITHIN = timedelta(minutes=10)  # nor is a deletion
@@ -59,6 +59,7 @@ class Cleanup:
         self._limits = limits
         self._log = log
         self._recovery = recovery
+        self._books = Books(log, limits.silent_s)
 
     def audit(self) -> Audit:
         """All checks, in the order in which `--fix` closes them."""
@@ -68,9 +69,10 @@ class Cleanup:
             (
                 Check("Processes report", self._silent_processes, FIX, self._mark_lost),
                 Check("Ended processes held nothing", self._held_at_the_end, look, self._forget_held),
+                *self._books.before_runs(),
                 Check("Running runs have an owner", self._orphaned_runs, FIX, self._end_orphans),
                 Check("Ledgers are open as runs are", self._wrong_ledgers, FIX, self._close_ledgers),
-                Check("Budgets count their runs", self._wrong_budgets, FIX, self._recount_budgets),
+                *self._books.after_runs(),
                 Check("Command receipts expire", self._old_receipts, FIX, self._delete_receipts),
                 Check("Tokens expire", self._old_tokens, FIX, self._delete_tokens),
                 Check("The log keeps to its bounds", self._overdue_streams, FIX, self._trim_streams),
@@ -88,7 +90,8 @@ class Cleanup:
         if ages:
             tally.note = f"oldest report {max(ages):.0f} s"
         for report in ProcessReport.objects.silent(self._limits.silent_s).with_age():
-            tally.add_wrong(f"{report} is silent for {report.age.total_seconds():.0f} s")
+            last = "".join(f", {number} {name} then" for name, number in sorted(held(report.counts).items()))
+            tally.add_wrong(f"{report} is silent for {report.age.total_seconds():.0f} s{last}")
         return tally
 
     def _mark_lost(self) -> None:
@@ -113,11 +116,13 @@ class Cleanup:
     # -- runs
 
     def _orphans(self) -> QuerySet[Run]:
-        """Running runs that no living process can own: begun before all of them, or past every deadline."""
+        """Running runs that no living process owns: without a lease, begun before all of them, or past any deadline."""
         living = ProcessReport.objects.running(self._limits.silent_s).aggregate(first=Min("started_at"))["first"]
         overdue = timezone.now() - timedelta(seconds=self._limits.run_deadline_s)
-        begun_before = Q() if living is None else Q(started_at__lt=max(living, overdue))
-        return Run.objects.running().filter(begun_before)
+        if living is None:
+            return Run.objects.running()
+        unprotected = Q(Exists(Run.objects.ownerless().filter(pk=OuterRef("pk"))))
+        return Run.objects.running().filter(Q(started_at__lt=max(living, overdue)) | unprotected)
 
     def _orphaned_runs(self) -> Tally:
         tally = Tally("running runs", seen=Run.objects.running().count())
@@ -144,24 +149,6 @@ class Cleanup:
         for run in _runs_without_open_ledger().order_by("user_id", "pk"):
             if not self._recovery.end(run.run_id, interrupted(TokenCount())):
                 _leave_queue(run)
-
-    # -- budgets
-
-    def _wrong_budgets(self) -> Tally:
-        tally = Tally("budgets", seen=UserBudget.objects.count())
-        for user_id, wrong in _wrong_budgets():
-            tally.add_wrong(f"user {user_id}: {wrong}")
-        return tally
-
-    def _recount_budgets(self) -> None:
-        for user_id, _ in _wrong_budgets():
-            with transaction.atomic():
-                budget = UserBudget.objects.locked(user_id)
-                counted = Run.objects.owned(user_id).open().values_list("status").annotate(Count("pk"))
-                actual = dict(counted.order_by())
-                for status in COUNTED:
-                    setattr(budget, status, actual.get(status, 0))
-                budget.save(update_fields=list(COUNTED))
 
     # -- what expires
 
@@ -258,29 +245,7 @@ def _leave_queue(run: Run) -> None:
         stored = Run.objects.owned(run.owner).queued().filter(pk=run.pk).first()
         if stored is None:
             return
-        stored.move(RunStatus.INTERRUPTED, ended_at=timezone.now())
-        budget.count_move(RunStatus.QUEUED, RunStatus.INTERRUPTED)
-        budget.save(update_fields=["queued"])
-
-
-def _wrong_budgets() -> list[tuple[UserId, str]]:
-    actual = {f"{status}_runs": _count_of(status) for status in COUNTED}
-    wrong = []
-    for budget in UserBudget.objects.annotate(**actual).order_by("pk"):
-        differing = [
-            f"{getattr(budget, status)} {status} counted, {getattr(budget, f'{status}_runs')} there"
-            for status in COUNTED
-            if getattr(budget, status) != getattr(budget, f"{status}_runs")
-        ]
-        if differing:
-            wrong.append((UserId(budget.user_id), "; ".join(differing)))
-    return wrong
-
-
-def _count_of(status: RunStatus) -> Coalesce:
-    runs = Run.objects.filter(user_id=OuterRef("user_id"), status=status).order_by()
-    number = runs.values("user_id").annotate(number=Count("pk")).values("number")
-    return Coalesce(Subquery(number, output_field=IntegerField()), 0)
+        leave(budget, stored, RunStatus.INTERRUPTED)
 
 
 def _ended_tokens() -> QuerySet[ApiToken]:

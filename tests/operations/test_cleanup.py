@@ -10,13 +10,16 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from apps.agents.base import ApprovalRequest, TokenCount
 from apps.chat.models import ApiToken, CommandReceipt, Message, Thread
-from apps.execution.models import Run, UserBudget
+from apps.execution.lifecycle import waiting
+from apps.execution.models import Interrupt, Lease, Run, UserBudget
+from apps.execution.settlement import Settlement
 from apps.operations.cleanup import Cleanup, CleanupLimits
 from apps.operations.models import ProcessReport
 from apps.realtime.models import Erasure, RunLedger, Segment, Stream
 from apps.realtime.retention import RetentionLimits
-from apps.realtime.values import LogEntry
+from apps.realtime.values import EndedRun, LogEntry
 from tests.operations.world import World
 
 pytestmark = pytest.mark.django_db
@@ -260,3 +263,62 @@ def test_many_findings_are_counted_exactly_and_named_in_part(audit, ann):
     detail = line(audit, "Command receipts expire").detail
     assert detail.startswith("12 of 12 receipts: ")
     assert detail.endswith(" and 9 more")
+
+
+def waits(world, ann):
+    """A run that waits for approval; its call."""
+    run = world.running(ann)
+    request = ApprovalRequest("call-1", "write", "{}", "Write?")
+    until = timezone.now() + timedelta(hours=1)
+    asked = waiting(run.thread, run.run_id, TokenCount(), request, until)
+    ended = EndedRun(run.run_id, run.thread, run.owner, run.fence, asked.status, {}, None, waits_for=asked.waits_for)
+    Settlement().write([ended])
+    RunLedger.objects.filter(pk=run.pk).update(is_open=False)
+    return Interrupt.objects.get(run_id=run.pk)
+
+
+def test_a_call_past_its_time_is_closed_and_its_run_ends(world, audit, ann):
+    world.process()
+    call = waits(world, ann)
+    assert broken(audit) == []
+    Interrupt.objects.update(expires_at=ago(120))
+    breaks_and_is_fixed(audit, "Approvals do not stay open", f"run {call.run_id}")
+    assert Run.objects.get().status == "timed_out"
+
+
+def test_a_run_that_waits_for_nothing_ends_and_a_call_of_a_run_that_waits_no_more_is_closed(world, audit, ann):
+    world.process()
+    call = waits(world, ann)
+    Interrupt.objects.update(decision="denied")
+    breaks_and_is_fixed(audit, "Approvals do not stay open", f"run {call.run_id}")
+    Interrupt.objects.update(decision="")
+    breaks_and_is_fixed(audit, "Approvals do not stay open", f"run {call.run_id}")
+
+
+@pytest.mark.parametrize("damage", ["ended run", "budget"])
+def test_a_reservation_that_was_never_settled_is_given_back(world, audit, ann, damage):
+    world.process()
+    world.ended(ann)
+    if damage == "ended run":
+        Run.objects.update(reserved_tokens=500)
+    UserBudget.objects.update(reserved_tokens=500)
+    breaks_and_is_fixed(audit, "Reservations are settled", "500 tokens")
+    assert (UserBudget.objects.get().reserved_tokens, Run.objects.get().reserved_tokens) == (0, 0)
+
+
+def test_a_lease_that_no_living_process_keeps_is_ended_with_its_runs(world, audit, ann):
+    world.process()
+    run = world.running(ann)
+    Lease.objects.take("gone")
+    Run.objects.update(process_id="gone")
+    breaks_and_is_fixed(audit, "Leases have an owner", "lease of process gone")
+    assert Run.objects.get(pk=run.pk).status == "interrupted"
+
+
+def test_a_silent_process_is_named_with_what_it_held_last(world, audit):
+    world.process(counts={"executor.running": 3, "pool.connections": 2, "log.commits_total": 9})
+    ProcessReport.objects.update(reported_at=ago(60))
+    detail = line(audit, "Processes report").detail
+    assert "3 executor.running then" in detail
+    assert "2 pool.connections then" in detail
+    assert "commits" not in detail

@@ -11,7 +11,7 @@ from apps.chat.models import Thread
 from apps.execution.admission import RunRequest
 from apps.execution.lifecycle import succeeded
 from apps.execution.limits import RunLimits
-from apps.execution.models import Run
+from apps.execution.models import Lease, Run
 from apps.execution.recovery import Recovery
 from apps.execution.service import RunService
 from apps.operations.models import ProcessReport
@@ -21,6 +21,7 @@ from apps.vocabulary import Identity, MessageId, RunId, ThreadId, UserId, new_id
 from project.configuration import Configuration
 from project.limits import default_plan
 
+PROCESS = "process-1"
 FIRST = {"host": "web-1", "pid": 41, "kind": "serve", "version": "0.1.0"}
 LIMITS = RunLimits(
     queued_runs=1_000,
@@ -52,7 +53,7 @@ class World:
             known_agents={"metronome": 1_000},
             plans=lambda _identity: default_plan(Configuration()),
             fold=fold,
-            process_id=new_id(),
+            process_id=PROCESS,
         )
 
     def user(self, name):
@@ -82,6 +83,8 @@ class World:
     def running(self, identity, thread_id=None):
         """A run that a process has claimed."""
         queued = self.queued(identity, thread_id)
+        if ProcessReport.objects.filter(pk=PROCESS).exists():
+            Lease.objects.take(PROCESS)
         claimed = self.runs.claim()
         assert claimed is not None
         assert claimed.run.pk == queued.pk
@@ -93,7 +96,7 @@ class World:
         assert self.recovery.end(run.run_id, succeeded(run.thread, run.run_id, TokenCount()))
         return Run.objects.get(pk=run.pk)
 
-    def process(self, process_id="process-1", counts=None, ending=""):
+    def process(self, process_id=PROCESS, counts=None, ending=""):
         """The report of a process."""
         ProcessReport.objects.report(process_id, FIRST, counts or {}, ending)
         return ProcessReport.objects.get(pk=process_id)
