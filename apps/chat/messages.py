@@ -84,6 +84,7 @@ class RunView:
             "agent": self.agent,
             "error_code": self.error_code,
             "error_message": self.error_message,
+            "after_id": self.after_id,
         }
 
 

@@ -24,11 +24,13 @@ from typing import Any, Final
 import orjson
 
 from apps.chat.messages import Json, MessageView, RunView, bounded_id, moment
+from apps.execution.approvals import Closing
 from apps.vocabulary import MessageId, RunId, ThreadId
 
 OPEN: Final = frozenset({"queued", "running"})
 
 _ERROR_STATUS: Final = {"timeout": "timed_out", "interrupted": "interrupted"}
+_CLOSED_STATUS: Final = {str(how): str(how.status) for how in Closing}
 _OUTCOME_STATUS: Final = {"success": "succeeded", "interrupt": "waiting", "cancelled": "cancelled"}
 
 
@@ -158,8 +160,11 @@ class ThreadView:
                 self.leaf_id = value.get("leaf_id", self.leaf_id)
             case "turnout.thread.deleted", _:
                 self.deleted = True
-            case "turnout.interrupt.closed", {"interrupt_id": str(interrupt_id)}:
+            case "turnout.interrupt.closed", {"interrupt_id": str(interrupt_id), "how": str(how)}:
                 self.interrupts.pop(interrupt_id, None)
+                waiting = self.runs.get(RunId(run_id or ""))
+                if waiting is not None and waiting.status == "waiting":
+                    waiting.status = _CLOSED_STATUS[how]
 
     def _queued(self, run_id: RunId, message: Json) -> None:
         message_id = MessageId(message["id"])

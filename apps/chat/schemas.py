@@ -122,6 +122,7 @@ class ThreadRunOut(Schema):
     agent: str | None
     error_code: str | None
     error_message: str = Field(description="What the user was told of a failure; empty where there was none.")
+    after_id: str | None = Field(description="The answer that a resumed run goes on from.")
 
 
 class SnapshotOut(Schema):

@@ -51,6 +51,7 @@ def loaded(snapshot: dict[str, Any]) -> ThreadView:
                 run["agent"],
                 run["error_code"],
                 error_message=run["error_message"],
+                after_id=run["after_id"],
             )
         )
     for message in snapshot["messages"]:

@@ -9,8 +9,8 @@ export function shownTurns(conversation) {
   const tree = new Tree(conversation);
   return cutAtChoice(tree, tree.wayTo(conversation.leafId)).map((turn) => ({
     turn,
-    prompts: tree.besides(turn.prompt),
-    answers: tree.answering(turn.prompt, turn),
+    prompts: turn.afterId === null ? tree.besides(turn.prompt) : [],
+    answers: turn.afterId === null ? tree.answering(turn.prompt, turn) : [turn],
   }));
 }
 
@@ -33,12 +33,17 @@ class Tree {
     this.conversation = conversation;
     this.byAnswer = new Map(); // id of an answer -> its turn
     this.byPrompt = new Map(); // id of a question -> the turns that answer it, as they were asked for
+    this.resumed = new Map(); // id of an answer -> the newest turn that goes on from it
     this.siblings = new Map(); // what questions follow -> their ids
     for (const turn of conversation.turns.values()) this.place(turn);
   }
 
   place(turn) {
     for (const id of turn.answers.keys()) this.byAnswer.set(id, turn);
+    if (turn.afterId !== null) {
+      this.resumed.set(turn.afterId, turn);
+      return;
+    }
     if (turn.prompt === null) return;
     const { id } = turn.prompt;
     if (this.byPrompt.has(id)) {
@@ -56,8 +61,11 @@ class Tree {
     const way = [];
     let turn = this.at(leafId) ?? [...this.conversation.turns.values()].at(-1);
     while (turn !== undefined && !way.includes(turn)) {
+      const resumed = this.resumed.get(turn.newest);
+      const isSilent = resumed?.newest === null && !way.includes(resumed);
+      if (isSilent) way.unshift(resumed); // it has said nothing, or not yet
       way.unshift(turn);
-      turn = this.before(turn.prompt);
+      turn = turn.afterId === null ? this.before(turn.prompt) : this.byAnswer.get(turn.afterId);
     }
     return way;
   }

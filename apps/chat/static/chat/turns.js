@@ -9,6 +9,7 @@ export const Status = {
   CANCELLED: "cancelled", TIMED_OUT: "timed_out", INTERRUPTED: "interrupted",
 };
 const STATUS_OF_ERROR = { timeout: Status.TIMED_OUT, interrupted: Status.INTERRUPTED };
+const STATUS_OF_DECISION = { expired: Status.TIMED_OUT, cancelled: Status.CANCELLED };
 const STATUS_OF_OUTCOME = { cancelled: Status.CANCELLED, interrupt: Status.WAITING };
 
 export const isActive = (turn) => turn.status === Status.QUEUED || turn.status === Status.RUNNING;
@@ -30,7 +31,7 @@ export class Conversation {
     const conversation = new Conversation(snapshot.thread.id);
     for (const run of snapshot.runs) {
       Object.assign(conversation.turn(run.id), {
-        status: run.status, agent: run.agent, errorCode: run.error_code, reason: run.error_message || null,
+        status: run.status, agent: run.agent, errorCode: run.error_code, reason: run.error_message || null, afterId: run.after_id,
       });
     }
     for (const message of snapshot.messages) conversation.hold(message);
@@ -46,6 +47,7 @@ export class Conversation {
     if (turn === undefined) {
       turn = {
         runId, status: Status.QUEUED, place: null, agent: null, errorCode: null, reason: null,
+        afterId: null, // the answer that a resumed run goes on from
         prompt: null, // of `prompts`; turns that answer the same one again share it
         answers: new Map(), // message id -> its items: text, reasoning, calls, sub-agents
         newest: null, // id of the answer that was begun last
@@ -92,10 +94,17 @@ export class Conversation {
 
   custom(runId, name, value) {
     if (name === "turnout.run.queued") return this.queued(runId, value);
-    if (name === "turnout.interrupt.closed") return this.interrupts.delete(value?.interrupt_id);
+    if (name === "turnout.interrupt.closed") return this.decided(runId, value);
     if (!name.startsWith("turnout.thread.") || !value || !("leaf_id" in value)) return false;
     this.show(value.leaf_id);
     return true;
+  }
+
+  decided(runId, { interrupt_id: id, how }) {
+    this.interrupts.delete(id);
+    const turn = this.turns.get(runId);
+    if (turn?.status === Status.WAITING) turn.status = STATUS_OF_DECISION[how] ?? Status.SUCCEEDED;
+    return turn !== undefined;
   }
 
   queued(runId, value) {
@@ -104,6 +113,7 @@ export class Conversation {
     if (turn.status !== Status.QUEUED) return false;
     turn.place = value.place ?? null;
     turn.agent ??= value.message?.agent ?? null;
+    turn.afterId ??= value.message?.afterId ?? null;
     const { message } = value;
     if (message) {
       this.ask(turn, { id: message.id, text: textOf(message.content), parentId: message.parentId, afterRunId: message.afterRunId });
@@ -117,7 +127,7 @@ export class Conversation {
     if (known === undefined) this.prompts.set(prompt.id, prompt);
     else if (prompt.text !== null && !this.isAnswered(known)) Object.assign(known, prompt);
     turn.prompt = known ?? prompt;
-    this.show(prompt.id);
+    this.show(turn.afterId ?? prompt.id);
   }
 
   isAnswered(prompt) {
@@ -127,7 +137,7 @@ export class Conversation {
   /** The turn's answer `turn.newest` was begun; `before` is the answer that it follows. */
   begun(turn, before) {
     this.shape += 1;
-    if (this.leafId === (before ?? turn.prompt?.id ?? null)) this.leafId = turn.newest;
+    if (this.leafId === (before ?? turn.afterId ?? turn.prompt?.id ?? null)) this.leafId = turn.newest;
   }
 
   /** Show the branch that ends here. */

@@ -48,7 +48,7 @@ export class TurnView {
   update({ turn, prompts, answers, interrupts }) {
     this.turn = turn;
     this.element.dataset.status = turn.status;
-    if (turn.prompt?.text != null && this.question === null) {
+    if (turn.prompt?.text != null && turn.afterId === null && this.question === null) {
       this.question = new QuestionView(this.able);
       this.element.prepend(this.question.element);
     }
@@ -64,7 +64,7 @@ export class TurnView {
   showState(turn, items, interrupts) {
     const active = isActive(turn);
     this.copy.hidden = active || !items.some((item) => item.kind === "text");
-    this.retry.hidden = active || turn.status === Status.WAITING || turn.prompt === null;
+    this.retry.hidden = active || turn.status === Status.WAITING || turn.prompt === null || turn.afterId !== null;
     setText(this.retry.lastElementChild, turn.status === Status.SUCCEEDED ? gettext("Answer again") : gettext("Try again"));
     this.cancel.hidden = turn.status !== Status.QUEUED || turn.place === null || turn.place < 1;
     this.state.className = "turn-state";
