@@ -9,15 +9,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, NamedTuple, Self, overload
 
-from django.db import InterfaceError, OperationalError
+from django.db import Error
+from django.db.models import Q
 
 from apps.realtime.appending import page_of
 from apps.realtime.cursor import judge_position
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.models import GENESIS_TAG, RunLedger, Segment, Stream, new_epoch
+from apps.realtime.outages import Trouble, trouble_of
 from apps.realtime.protocol import ResetReason
 from apps.realtime.values import Page
 from apps.vocabulary import Position, RunId, UserId
@@ -122,7 +125,7 @@ class PageReader:
             try:
                 self.reads += 1
                 return await self._database.call(read_all, requests)
-            except (OperationalError, InterfaceError) as error:
+            except Error as error:
                 logger.warning("reading the log failed, again in %.1f s: %s", _RETRY_S, error)
                 await asyncio.sleep(_RETRY_S)
             except Exception:
@@ -137,12 +140,25 @@ class PageReader:
         return {"requests_waiting": len(self._requests), "reads_total": self.reads}
 
 
+class Unreadable(Exception):  # noqa: N818 - names what was met
+    """The database is there, and refuses one of the questions."""
+
+
 def read_all(requests: Sequence[Request]) -> dict[Request, Answer]:
-    """Answer all requests from the database. Synchronous."""
-    return {
-        request: _read_position(request) if isinstance(request, PositionRequest) else _read_page(request)
-        for request in requests
-    }
+    """Answer all requests from the database. Synchronous.
+
+    Raises a django.db.Error when the database cannot be reached; Unreadable when one of the requests is at fault.
+    """
+    try:
+        pages = _read_pages([request for request in requests if isinstance(request, PageRequest)])
+        return {
+            request: _read_position(request) if isinstance(request, PositionRequest) else pages[request]
+            for request in requests
+        }
+    except Error as error:
+        if trouble_of(error) is Trouble.OUTAGE:
+            raise
+        raise Unreadable from error
 
 
 def read_heads(user_ids: Sequence[UserId]) -> dict[UserId, Position]:
@@ -194,25 +210,71 @@ def _tag_at(stream: Stream, seq: int) -> str | None:
     return row[1] if row is not None and row[0] == seq else None
 
 
-def _read_page(request: PageRequest) -> PageAnswer:
-    rows = (
-        Segment.objects.filter(user_id=request.user_id, first_seq__gt=request.after)
-        .order_by("first_seq")
-        .values_list("first_seq", "last_seq", "payload", "size", "tag")[: request.max_events]
-    )
-    payloads: list[str] = []
-    last, tag, size = request.after, "", 0
-    for first_seq, last_seq, payload, payload_size, segment_tag in rows.iterator(chunk_size=16):
-        if first_seq != last + 1:
-            break
-        if payloads and (last_seq - request.after > request.max_events or size + payload_size > request.max_bytes):
-            break
-        payloads.append(payload)
-        last, tag, size = last_seq, segment_tag, size + payload_size
-    stream = Stream.objects.filter(user_id=request.user_id).first()
+type _Place = tuple[UserId, int]  # whose stream, and after which seq
+
+
+class _Row(NamedTuple):
+    """A segment without its payload."""
+
+    user_id: int
+    first_seq: int
+    last_seq: int
+    size: int
+    tag: str
+    pk: int
+
+
+def _read_pages(requests: Sequence[PageRequest]) -> dict[PageRequest, PageAnswer]:
+    """Three queries, whatever the number of requests. Those for the same place share one page, as large as the least of
+    them takes: the tabs of one user are at the same place whenever they keep up.
+    """
+    if not requests:
+        return {}
+    bounds: dict[_Place, tuple[int, int]] = {}
+    for request in requests:
+        place = (request.user_id, request.after)
+        events, size = bounds.get(place, (request.max_events, request.max_bytes))
+        bounds[place] = min(events, request.max_events), min(size, request.max_bytes)
+    chosen = _choose(bounds)
+    wanted = [row.pk for rows in chosen.values() for row in rows]
+    payloads = dict(Segment.objects.filter(pk__in=wanted).values_list("pk", "payload"))
+    users = {user_id for user_id, _ in bounds}
+    streams = {stream.user_id: stream for stream in Stream.objects.filter(pk__in=users)}
+    answers = {place: _page(place, rows, payloads, streams.get(place[0])) for place, rows in chosen.items()}
+    return {request: answers[request.user_id, request.after] for request in requests}
+
+
+def _choose(bounds: Mapping[_Place, tuple[int, int]]) -> dict[_Place, list[_Row]]:
+    """The segments that go into each page: contiguous, within its bounds, and one at least where there is one."""
+    nearby = Q(pk__in=())
+    for (user_id, after), (events, _) in bounds.items():
+        nearby |= Q(user_id=user_id, first_seq__gt=after, first_seq__lte=after + events)
+    rows: dict[int, list[_Row]] = {}
+    for values in Segment.objects.filter(nearby).order_by("user_id", "first_seq").values_list(*_Row._fields):
+        rows.setdefault(values[0], []).append(_Row(*values))
+    chosen: dict[_Place, list[_Row]] = {}
+    for (user_id, after), (most_events, most_bytes) in bounds.items():
+        taken = chosen.setdefault((user_id, after), [])
+        last, size = after, 0
+        for row in rows.get(user_id, ()):
+            if row.first_seq <= after:
+                continue
+            if row.first_seq != last + 1:
+                break
+            if taken and (row.last_seq - after > most_events or size + row.size > most_bytes):
+                break
+            taken.append(row)
+            last, size = row.last_seq, size + row.size
+    return chosen
+
+
+def _page(place: _Place, rows: Sequence[_Row], payloads: Mapping[int, str], stream: Stream | None) -> PageAnswer:
+    user_id, after = place
     if stream is None:
         return PageAnswer(None)
-    if not payloads:
-        gone = stream.tail > request.after
-        return PageAnswer(None, stream.position if gone else None)
-    return PageAnswer(page_of(request.user_id, request.after + 1, Position(stream.epoch, last, tag), payloads))
+    # One that was trimmed between the queries ends the page; the next request learns that it is gone.
+    read = list(takewhile(lambda row: row.pk in payloads, rows))
+    if not read:
+        return PageAnswer(None, stream.position if stream.tail > after else None)
+    position = Position(stream.epoch, read[-1].last_seq, read[-1].tag)
+    return PageAnswer(page_of(user_id, after + 1, position, [payloads[row.pk] for row in read]))

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import orjson
 from django.db import transaction
@@ -16,7 +17,7 @@ from apps.vocabulary import RunId, ThreadId, UserId, new_id
 
 
 class Notes:
-    """A participant that remembers who ended, and can be told to fail for one run."""
+    """A participant that remembers who ended, once it is committed, and can be told to fail for one run."""
 
     def __init__(self) -> None:
         self.ended: list[EndedRun] = []
@@ -29,7 +30,7 @@ class Notes:
         return frozenset()
 
     def write(self, ended: Sequence[EndedRun]) -> Sequence[Told]:
-        self.ended += ended
+        transaction.on_commit(partial(self.ended.extend, ended))
         return ()
 
 

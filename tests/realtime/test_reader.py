@@ -4,12 +4,15 @@ import asyncio
 
 import pytest
 from ag_ui.core import CustomEvent
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.log import EventLog, LogLimits
 from apps.realtime.models import Segment, Stream
-from apps.realtime.reader import PageReader, PageRequest, PositionRequest, read_all
+from apps.realtime.reader import PageReader, PageRequest, PositionRequest, Unreadable, read_all
 from apps.realtime.segments import SegmentLimits, next_tag
 from apps.realtime.values import LogEntry
 from apps.vocabulary import Position, UserId
@@ -78,8 +81,63 @@ async def test_a_request_that_cannot_be_answered_keeps_nobody_else_from_their_pa
             answers.append(answer)
             done.set()
 
-        reader.ask(PageRequest(UserId(1), 0, -1, 10), answered)  # no page has fewer than no events
+        reader.ask(PageRequest(UserId(1), 0, None, 10), answered)  # type: ignore[arg-type]  # what is a defect
         reader.ask(PositionRequest(UserId(2), None), answered)
         await asyncio.wait_for(done.wait(), 10)
     assert [answer.position.seq for answer in answers] == [0]
     assert "cannot be answered" in caplog.text
+
+
+@settings(max_examples=40)
+@given(
+    appends=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9)), max_size=12),
+    asked=st.lists(
+        st.tuples(st.integers(1, 4), st.integers(0, 12), st.integers(1, 20), st.integers(1, 2_000)),
+        min_size=1,
+        max_size=8,
+    ),
+)
+def test_many_requests_are_answered_as_each_by_itself_would_be(appends, asked):
+    Segment.objects.all().delete()
+    Stream.objects.all().delete()
+    log = EventLog(LogLimits(segment=SegmentLimits(events=3)))
+    for user, events in appends:
+        with transaction.atomic():
+            log.append(UserId(user), [LogEntry(CustomEvent(name="n", value=n)) for n in range(events)])
+    requests = [PageRequest(UserId(user), after, events, size) for user, after, events, size in asked]
+    together = read_all(requests)
+    for request in requests:
+        shared = [other for other in requests if (other.user_id, other.after) == (request.user_id, request.after)]
+        least = PageRequest(
+            request.user_id,
+            request.after,
+            min(other.max_events for other in shared),
+            min(other.max_bytes for other in shared),
+        )
+        assert together[request] == read_all([least])[least]
+        assert all(together[other].page is together[request].page for other in shared), "one page for all tabs"
+        if (page := together[request].page) is not None:
+            assert page.first == request.after + 1
+            assert page.events.count('"seq":') == page.count
+
+
+def test_a_reconnect_storm_costs_three_queries_a_batch():
+    log = EventLog(LogLimits())
+    for user in range(1, 41):
+        with transaction.atomic():
+            log.append(UserId(user), [LogEntry(CustomEvent(name="n", value=user))])
+    requests = [PageRequest(UserId(user), 0, 100 + tab, 100_000) for user in range(1, 41) for tab in range(3)]
+    with CaptureQueriesContext(connection) as queries:
+        answers = read_all(requests)
+    assert len(queries) == 3
+    assert {answers[request].page.position.seq for request in requests} == {1}
+    assert all(f'"value":{request.user_id}}}' in answers[request].page.events for request in requests)
+
+
+def test_a_question_that_the_database_refuses_is_not_taken_for_an_outage():
+    def refuse(execute, sql, params, many, context):
+        asked = "realtime_segment" in sql
+        return execute("SELECT * FROM there_is_no_such_table" if asked else sql, () if asked else params, many, context)
+
+    with connection.execute_wrapper(refuse), pytest.raises(Unreadable):
+        read_all([PageRequest(UserId(1), 0, 10, 10)])
