@@ -33,13 +33,12 @@ SOCKET_PATH = "/ws/chat/"
 
 def build_application(services: Services) -> Application:
     """The application of a process whose services are open."""
-    chat = ChatConsumer.as_asgi(services=services)
+    sockets = {SOCKET_PATH: ChatConsumer.as_asgi(services=services)}
+    for path, who_is in services.switch.sockets().items():
+        sockets[path] = ChatConsumer.as_asgi(services=services, who_is=who_is)
 
     async def socket(scope: Message, receive: Receive, send: Send) -> None:
-        if scope["path"] == SOCKET_PATH:
-            await chat(scope, receive, send)
-        else:
-            await refuse_socket(scope, receive, send)
+        await sockets.get(scope["path"], refuse_socket)(scope, receive, send)
 
     rebuild = rebuild_within(services.configuration.stream_snapshot_bytes)
     http = StreamDoor(django_application, services, rebuild)

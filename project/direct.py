@@ -3,12 +3,16 @@
 Nobody imports this file before. The rehearsal of the end puts it in the other's place, and runs the tests.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from django.urls import URLPattern
+
 from apps.agents.registry import AgentClassRegistry
 from apps.agents.tools import Toolbox
+from apps.chat.authentication import Principal
+from apps.chat.handshake import Credentials
 from apps.execution.context import UserExecutionContext
 from apps.execution.engine import Engine
 from apps.execution.factory import ExecutionEngineFactory
@@ -18,6 +22,11 @@ from apps.realtime.database import DatabaseThreads
 from apps.realtime.values import RunLease
 from apps.vocabulary import Identity, PinnedPath, PinnedPaths, UserId
 from project.configuration import Configuration
+
+
+def switch_urls() -> list[URLPattern]:
+    """None."""
+    return []
 
 
 class Switch:
@@ -71,6 +80,10 @@ class Switch:
     def jobs(self) -> tuple[AbstractAsyncContextManager[Any], ...]:
         """None."""
         return ()
+
+    def sockets(self) -> Mapping[str, Callable[[Credentials], Principal | None]]:
+        """None."""
+        return {}
 
     def census(self) -> Mapping[str, int]:
         """Nothing is counted."""

@@ -6,13 +6,17 @@ place of this file.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
+from django.urls import URLPattern
+
 from apps.agents.registry import AgentClassRegistry
 from apps.agents.tools import Toolbox
+from apps.chat.authentication import Principal
+from apps.chat.handshake import Credentials
 from apps.execution.context import UserExecutionContext
 from apps.execution.engine import Engine
 from apps.execution.factory import ExecutionEngineFactory
@@ -27,6 +31,7 @@ from apps.rollout.reach import reach_legacy
 from apps.rollout.shadow import Shadow
 from apps.rollout.watch import Watch
 from apps.vocabulary import Identity, PinnedPath, PinnedPaths, UserId
+from project import leak_live
 from project.configuration import Configuration
 from project.seams import BRIDGE_SEAM, ENGINE_SEAM, SEAMS
 from project.shadowing import comparing_bridge, engine_replay, recording_engine, shadow_limits
@@ -35,6 +40,11 @@ from project.watching import count_starts, forget_old_ends, guard_limits, observ
 
 CLOSED = "new runs are refused until an operator has looked into a finding of the server's own; ask again later"
 _OLD_ENDS_S = 600.0  # between two looks for observations beyond the newest of each seam
+
+
+def switch_urls() -> list[URLPattern]:
+    """Pages that stand before those of the admin."""
+    return leak_live.urls()
 
 
 class Switch:
@@ -100,6 +110,10 @@ class Switch:
         """What is done beside the runs while the process is open."""
         forget = partial(self._database.call, forget_old_ends, self._configuration.observed_ends)
         return (self._shadow, Periodic("observed ends", _OLD_ENDS_S, forget))
+
+    def sockets(self) -> Mapping[str, Callable[[Credentials], Principal | None]]:
+        """Further sockets by address, with how credentials become a principal there."""
+        return leak_live.sockets()
 
     def census(self) -> Mapping[str, int]:
         """Counts for the process report."""

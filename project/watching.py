@@ -16,6 +16,7 @@ from apps.rollout.guardrails import GuardLimits, Judgement
 from apps.rollout.observations import Observation, Outcome, Violation
 from apps.rollout.watch import Watch
 from project.configuration import Configuration
+from project.leak_live import throw_away_users
 from project.seams import BRIDGE_SEAM, SEAMS
 from project.version import VERSION
 
@@ -52,6 +53,9 @@ def count_starts(seam: str, version: int, at_most: int) -> tuple[int, int]:
 
 def observe_ends(watch: Watch, ends: Sequence[RunEnd]) -> None:
     """What execution says in the transaction that ends runs. Raises only that the database is gone."""
+    on_legacy = {end.user_id for end in ends if any(pin.path == "legacy" for pin in end.paths.values())}
+    shown = throw_away_users(on_legacy) if on_legacy else set()
+    ends = [end for end in ends if end.user_id not in shown]
     watch.observe([observation for end in ends for observation in _observations(end)])
     for end in ends:
         if BRIDGE_SEAM.name in end.paths and _reached_strangers(end):

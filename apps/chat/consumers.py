@@ -59,6 +59,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+WhoIs = Callable[[Credentials], Principal | None]
+
+
 class SocketBounds(Protocol):
     """The bounds that a socket keeps, as the configuration names them."""
 
@@ -104,8 +107,9 @@ class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
 
     channel_layer_alias = None  # with a layer, a Redis that dies would close every socket
 
-    def __init__(self, *, services: ChatServices) -> None:
+    def __init__(self, *, services: ChatServices, who_is: WhoIs = authenticate) -> None:
         self._services = services
+        self._who_is = who_is
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve the socket until one side closes it. Everything that it opened is closed when this returns."""
@@ -128,7 +132,7 @@ class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
     async def _admit(self, credentials: Credentials, socket: "_Socket", receive: Receive) -> None:
         retry_after_ms = self._services.bridges.retry_after_ms()
         try:
-            principal = await self._services.database.call(authenticate, credentials)
+            principal = await self._services.database.call(self._who_is, credentials)
         except DatabaseError:
             logger.exception("nobody can log in: the database does not answer")
             await socket.accept()
