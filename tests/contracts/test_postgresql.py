@@ -19,6 +19,7 @@ SUITES = (
     "tests/realtime/test_commit.py",
     "tests/realtime/test_cuts.py",
     "tests/realtime/test_log.py",
+    "tests/realtime/test_epochs.py",
     "tests/realtime/test_erasing.py",
     "tests/realtime/test_reader.py",
     "tests/realtime/test_retention.py",
@@ -38,6 +39,7 @@ SUITES = (
     "tests/project/test_watching.py",
     "tests/chat/test_folding.py",
     "tests/chat/test_receipts.py",
+    "tests/chat/test_threads.py",
 )
 
 pytestmark = pytest.mark.services
