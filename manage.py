@@ -15,3 +15,5 @@ if __name__ == "__main__":
         # 2 of the commands' exit codes: it could not look. A traceback would bury what has to be set.
         print(f"turnout: {error}", file=sys.stderr)  # noqa: T201 - the command line's own output
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell says it; where it was interrupted is of interest to nobody

@@ -79,7 +79,7 @@ class LifespanApplication:
             self._application = build_application(services)
             await send({"type": "lifespan.startup.complete"})
             await receive()  # lifespan.shutdown
-            await services.drain()
+            await services.drain(services.deadline())
             self._application = None
         await send({"type": "lifespan.shutdown.complete"})
 

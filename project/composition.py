@@ -88,20 +88,26 @@ class Services:
     readiness: Readiness
     metrics: Metrics | None
 
-    async def drain(self) -> None:
-        """Take nothing new, let every run end visibly, tell every tab to come back, and return in time.
+    def deadline(self) -> float:
+        """When a process that is told to stop now must have ended, on the loop's clock."""
+        return asyncio.get_running_loop().time() + self.configuration.drain_timeout_s
+
+    async def drain(self, deadline: float) -> None:
+        """Take nothing new, let every run end visibly, tell every tab to come back, and leave `shutdown_s` before the
+        deadline for the parts to close.
 
         Runs end before the tabs are sent away, so that a tab still sees how its run ended.
         """
-        bounds = self.configuration
+        bounds, now = self.configuration, asyncio.get_running_loop().time
+        parting = deadline - bounds.shutdown_s
         self.pool.refuse_newcomers()
-        await self.executor.drain(bounds.drain_timeout_s - bounds.goodbye_s)
+        await self.executor.drain(max(0.0, parting - bounds.goodbye_s - now()))
         self.pool.say_goodbye()
         try:
-            async with asyncio.timeout(bounds.goodbye_s):
+            async with asyncio.timeout_at(min(parting, now() + bounds.goodbye_s)):
                 await self.pool.wait_until_empty()
         except TimeoutError:
-            logger.warning("%r: tabs that did not close in %g s are cut off", self.pool, bounds.goodbye_s)
+            logger.warning("%r: tabs that did not close in time are cut off", self.pool)
 
 
 @asynccontextmanager

@@ -113,6 +113,7 @@ class Configuration:
     # process
     database_threads: int = _bound(8, "threads", "threads that use the ORM")
     goodbye_s: float = _bound(5.0, "seconds", "for tabs to hear that they must go, at the end of a drain")
+    shutdown_s: float = _bound(3.0, "seconds", "for the parts of a process to close, after the goodbye")
     drain_timeout_s: float = _bound(25.0, "seconds", "from SIGTERM to the end of the process")
     reconnect_spread_ms: int = _bound(2_000, "milliseconds", "clients that are sent away come back within")
     report_s: float = _bound(2.0, "seconds", "between two reports of a process about itself")
@@ -182,8 +183,9 @@ class Configuration:
             (self.waiting_runs_per_user <= self.open_runs_per_user, "waiting_runs_per_user <= open_runs_per_user"),
             (self.run_slots_per_user <= self.run_slots, "run_slots_per_user <= run_slots"),
             (
-                self.goodbye_s + self.cancel_timeout_s + 2 * self.cleanup_timeout_s < self.drain_timeout_s,
-                "goodbye_s + cancel_timeout_s + 2 * cleanup_timeout_s < drain_timeout_s",
+                self.cancel_timeout_s + 2 * self.cleanup_timeout_s + self.goodbye_s + self.shutdown_s
+                < self.drain_timeout_s,
+                "cancel_timeout_s + 2 * cleanup_timeout_s + goodbye_s + shutdown_s < drain_timeout_s",
             ),
             (4 * self.lease_renew_s <= self.lease_dead_s, "4 * lease_renew_s <= lease_dead_s"),
             (self.lease_dead_s < self.lease_hold_s, "lease_dead_s < lease_hold_s"),

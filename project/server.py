@@ -28,7 +28,14 @@ from project.configuration import Configuration
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 2_048  # Twisted's own of 50 drops connections when a thousand tabs come back at once
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _FRAME_MARGIN = 4  # the consumer answers frames over its limit with 4413; Daphne itself would drop the TCP connection
+
+
+class CutOff(RuntimeError):  # noqa: N818 - says what happened
+    """The process was told to stop, and something in it did not end in time. Leave it by `os._exit`: the threads that
+    hang would keep the interpreter from ending.
+    """
 
 
 class AddressTaken(OSError):  # noqa: N818 - says what was met
@@ -63,9 +70,7 @@ def _endpoint(listening: socket.socket) -> str:
 class TurnoutServer(Server):  # type: ignore[misc]  # Daphne has no types
     """Daphne's server, which drains before it kills."""
 
-    def __init__(
-        self, services: Services, listening: socket.socket, leave: Callable[[], "asyncio.Future[None]"]
-    ) -> None:
+    def __init__(self, services: Services, listening: socket.socket, life: "ServiceLife") -> None:
         super().__init__(
             build_application(services),
             endpoints=[_endpoint(listening)],
@@ -73,10 +78,11 @@ class TurnoutServer(Server):  # type: ignore[misc]  # Daphne has no types
             websocket_max_message_size=services.configuration.frame_bytes * _FRAME_MARGIN,
             websocket_timeout=-1,  # Daphne would close every socket after a day
             server_name="turnout",
+            signal_handlers=False,
             verbosity=0,
         )
         self._services = services
-        self._leave = leave
+        self._life = life
         self.failure: str | None = None
 
     # Daphne makes its factories as it begins to run, and asks nobody what they shall make.
@@ -148,10 +154,11 @@ class TurnoutServer(Server):  # type: ignore[misc]  # Daphne has no types
         return defer.Deferred.fromFuture(asyncio.ensure_future(self._shut_down()))
 
     async def _shut_down(self) -> None:
+        deadline = self._services.deadline()
         for listener in self.listeners:
             listener.addCallback(lambda port: port.stopListening())
         try:
-            await self._services.drain()
+            await self._services.drain(deadline)
         finally:
             applications = [
                 details["application_instance"]
@@ -160,8 +167,9 @@ class TurnoutServer(Server):  # type: ignore[misc]  # Daphne has no types
             ]
             for application in applications:
                 application.cancel()
-            await asyncio.gather(*applications, return_exceptions=True)
-            await self._leave()
+            if applications:
+                await asyncio.wait(applications, timeout=self._services.configuration.shutdown_s / 2)
+            await self._life.end(deadline)
 
 
 class ServiceLife:
@@ -170,25 +178,43 @@ class ServiceLife:
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self._leaving = asyncio.Event()
+        self._services: Services | None = None
         self._task: asyncio.Task[None] | None = None
+        self.cut_off = ""
 
     async def begin(self) -> Services:
-        """Open the services. Raises what opening them raised."""
+        """Open the services. Raises what opening them raised; CancelledError when it was abandoned."""
         opened: asyncio.Future[Services] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._live(opened), name="services")
-        return await opened
+        self._services = await opened
+        return self._services
 
-    def end(self) -> "asyncio.Future[None]":
-        """Close the services; done when the last of them is closed."""
+    def abandon(self) -> None:
+        """Stop opening, and close what is open already."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def end(self, deadline: float) -> None:
+        """Close the services. What is not closed at the deadline is cut off, and `cut_off` says what it was."""
         assert self._task is not None
+        assert self._services is not None
         self._leaving.set()
-        return self._task
+        await asyncio.wait({self._task}, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        if self._task.done():
+            self._task.result()
+            return
+        calls = self._services.database.waiting
+        self.cut_off = f"not closed within {self._configuration.drain_timeout_s:g} s, {calls} database calls at work"
+        logger.error("%s: %r", self.cut_off, self._services.executor)
 
     async def _live(self, opened: "asyncio.Future[Services]") -> None:
         try:
             async with open_services(self._configuration, kind="serve") as services:
                 opened.set_result(services)
                 await self._leaving.wait()
+        except asyncio.CancelledError:
+            opened.cancel()
+            raise
         except BaseException as error:
             if not opened.done():
                 opened.set_exception(error)
@@ -196,20 +222,56 @@ class ServiceLife:
             raise
 
 
-def serve(configuration: Configuration, listening: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT. `ready` is called when the services are open and the socket listens.
+def _open(loop: asyncio.AbstractEventLoop, life: ServiceLife) -> Services | None:
+    """The open services; None when a signal came first. A second signal ends the process as signals do."""
 
-    Raises AddressTaken when the socket could not be opened after all.
+    def stop(*_: object) -> None:
+        loop.call_soon_threadsafe(life.abandon)
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in _STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets SIGHUP
+            signal.signal(number, stop)
+    try:
+        return loop.run_until_complete(life.begin())
+    except asyncio.CancelledError:
+        return None
+
+
+def _stop_on_signals() -> None:
+    """Stop at the first signal, and let no later one disturb the drain or, when Python gives its handlers back to the
+    system at the very end, turn exit 0 into -15. Twisted's own handlers would know no SIGHUP.
+    """
+
+    def stop(*_: object) -> None:
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+        reactor.callFromThread(reactor.stop)
+
+    for number in _STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+def serve(configuration: Configuration, listening: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM, SIGINT or SIGHUP. `ready` is called when the services are open and the socket listens.
+
+    Raises AddressTaken when the socket could not be opened after all, CutOff when it was told to stop and something
+    did not end in time.
     """
     loop = reactor._asyncioEventloop  # noqa: SLF001 - Twisted offers no public way to its loop
     asyncio.set_event_loop(loop)
     life = ServiceLife(configuration)
-    services = loop.run_until_complete(life.begin())
-    server = TurnoutServer(services, listening, life.end)
+    services = _open(loop, life)
+    if services is None:
+        listening.close()
+        return
+    server = TurnoutServer(services, listening, life)
+    _stop_on_signals()
     reactor.callWhenRunning(ready)
     server.run()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Python gives handlers of its own back to the system as it ends, so a second signal would turn exit 0 into -15.
-        signal.signal(number, signal.SIG_IGN)
+    if life.cut_off:
+        raise CutOff(life.cut_off)
     if server.failure is not None:
         raise AddressTaken(0, f"cannot listen: {server.failure}")

@@ -36,6 +36,8 @@ from apps.vocabulary import RunId
 
 logger = logging.getLogger(__name__)
 
+_LETTING_GO = 0.2  # the share of a drain's time that is kept for what does not end
+
 
 class Executor:
     """Runs what was admitted, while it is open. A `LeaseHolder`: `keeper` tells it what becomes of its runs."""
@@ -148,21 +150,23 @@ class Executor:
 
     async def drain(self, grace_s: float) -> None:
         """Claim nothing more, end the runs under way as interrupted, and return when they have ended, at the
-        latest after `grace_s`. Queued runs stay queued, for the next start; so does, as an orphan, what has
-        not ended by then.
+        latest after `grace_s`, of which a fifth is for letting go of what does not end. Queued runs stay queued;
+        what has not ended by then, others end.
         """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace_s
         self._draining = True
         self._wake.set()
         if self._main is None:
             return
         for attempt in list(self._attempts.values()):
             attempt.request_stop(Stop.DRAINED)
-        await asyncio.wait({self._main}, timeout=grace_s)
+        await asyncio.wait({self._main}, timeout=grace_s * (1 - _LETTING_GO))
         if not self._main.done():
-            logger.error("runs that did not end in %g s, left to the next start: %s", grace_s, sorted(self._attempts))
+            logger.error("runs that did not end in %g s, left to others: %s", grace_s, sorted(self._attempts))
             self._main.cancel()
-            await asyncio.wait({self._main}, timeout=self._limits.cleanup_timeout_s)
-        await self._give_up_on_what_is_left()
+            await asyncio.wait({self._main}, timeout=max(0.0, deadline - loop.time()) / 2)
+        await self._give_up_on_what_is_left(deadline)
 
     def census(self) -> Mapping[str, int]:
         """Counts for the process report."""
@@ -177,12 +181,13 @@ class Executor:
 
     # -- inside
 
-    async def _give_up_on_what_is_left(self) -> None:
+    async def _give_up_on_what_is_left(self, deadline: float) -> None:
         left = self._left_behind - self._given_up
         for task in left:
             task.cancel()
         if left:
-            _, stuck = await asyncio.wait(left, timeout=self._limits.cleanup_timeout_s)
+            timeout_s = max(0.0, deadline - asyncio.get_running_loop().time())
+            _, stuck = await asyncio.wait(left, timeout=min(timeout_s, self._limits.cleanup_timeout_s))
             for task in stuck:
                 logger.error("%s is still at work at the end of the process", task.get_name())
             self._given_up |= stuck  # a second drain does not wait for them again

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 
 from tests.promises.test_isolation import run_everyone_at_once
 from tests.socket_client import Client
@@ -47,3 +47,22 @@ def pinned_paths(server, run_id: str) -> str:
     found = {pin["path"] for pin in stored.values()}
     assert len(found) == 1, stored
     return found.pop()
+
+
+async def test_after_a_kill_on_the_singletons_path_the_server_starts_and_ends_every_run_once(server):
+    await asyncio.to_thread(set_stages, server, "off")
+    tokens = server.tokens([f"user{n}" for n in range(4)])
+    clients = [Client(server.url, server.ws_url, token) for token in tokens.values()]
+    run_ids = {}
+    async with AsyncExitStack() as stack:
+        for client in clients:
+            await stack.enter_async_context(client.connected())
+            run_ids[client] = await client.run(await client.new_thread(), "count=3000 interval_ms=10 tag=x")
+        await clients[-1].until(lambda c: len(c.seen) > 40)
+        server.kill()
+    await asyncio.to_thread(server.start)
+    for client, run_id in run_ids.items():
+        client.url, client.ws_url = server.url, server.ws_url
+        async with client.connected():
+            await client.until_ended(run_id)
+        assert [event["code"] for event in client.terminals(run_id)] == ["interrupted"]

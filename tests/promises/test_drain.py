@@ -5,7 +5,6 @@ import contextlib
 import signal
 import subprocess
 
-from tests.promises.test_isolation import set_stages
 from tests.socket_client import Client
 
 RUNS = 20
@@ -105,22 +104,3 @@ async def test_signals_that_come_again_while_the_process_drains_and_ends_change_
         await client.until(lambda c: c.close_code is not None)
     assert client.close_code == 4012
     assert [event["code"] for event in client.terminals(run_id)] == ["interrupted"]
-
-
-async def test_after_a_kill_on_the_singletons_path_the_server_starts_and_ends_every_run_once(server):
-    await asyncio.to_thread(set_stages, server, "off")
-    tokens = server.tokens([f"user{n}" for n in range(4)])
-    clients = [Client(server.url, server.ws_url, token) for token in tokens.values()]
-    run_ids = {}
-    async with contextlib.AsyncExitStack() as stack:
-        for client in clients:
-            await stack.enter_async_context(client.connected())
-            run_ids[client] = await client.run(await client.new_thread(), "count=3000 interval_ms=10 tag=x")
-        await clients[-1].until(lambda c: len(c.seen) > 40)
-        server.kill()
-    await asyncio.to_thread(server.start)
-    for client, run_id in run_ids.items():
-        client.url, client.ws_url = server.url, server.ws_url
-        async with client.connected():
-            await client.until_ended(run_id)
-        assert [event["code"] for event in client.terminals(run_id)] == ["interrupted"]
