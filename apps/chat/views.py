@@ -32,6 +32,7 @@ MODULES = (
     "chat/keys.js",
     "chat/markdown.js",
     "chat/memory.js",
+    "chat/meter.js",
     "chat/outbox.js",
     "chat/pages.js",
     "chat/sidebar.js",

@@ -109,6 +109,16 @@ def test_a_failure_says_so_with_a_reference_and_can_be_tried_again(tab: Page):
     expect(tab.locator(".reference code")).to_have_text(reference)
 
 
+def test_what_was_used_today_is_told_and_grows_in_every_tab(tab: Page):
+    open_chat(tab)
+    expect(tab.locator("#usage")).to_contain_text("0 of ")
+    other = tab.context.new_page()
+    open_chat(other)
+    ask(tab, "count=30 interval_ms=1", agent="metronome")
+    for page in (tab, other):
+        expect(page.locator("#usage")).to_contain_text(re.compile(r"^32 of [\d,]+ tokens today$"))
+
+
 def test_a_draft_survives_a_reload_and_each_conversation_has_its_own(tab: Page):
     open_chat(tab)
     field = tab.get_by_label("Message", exact=True)

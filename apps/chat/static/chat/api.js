@@ -59,6 +59,10 @@ export class Api {
     return this.call("GET", "agents");
   }
 
+  usage() {
+    return this.call("GET", "usage");
+  }
+
   me() {
     return this.call("GET", "me");
   }

@@ -5,11 +5,12 @@ import { Api } from "./api.js";
 import { Commands } from "./commands.js";
 import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
-import { isDialogOpen, showShortcuts } from "./dialogs.js";
+import { showShortcuts } from "./dialogs.js";
 import { setText, toast } from "./dom.js";
-import { actionOf } from "./keys.js";
+import { listenForKeys } from "./keys.js";
 import { ready as markdownReady } from "./markdown.js";
 import { Memory } from "./memory.js";
+import { Meter } from "./meter.js";
 import * as pages from "./pages.js";
 import { Store } from "./store.js";
 import { ThreadList } from "./threadlist.js";
@@ -41,6 +42,7 @@ class Chat {
       owner: { reconnect: () => this.connection.open(), reload: () => location.reload() },
     });
     this.composer = new Composer({ memory: this.memory, owner: this });
+    this.meter = new Meter({ element: byId("usage"), api: this.api });
     this.list = new ThreadList({ api: this.api, store: this.store, owner: this });
     this.commands = new Commands({ memory: this.memory, owner: this });
     this.actions = new TurnActions({ api: this.api, commands: this.commands, owner: this });
@@ -105,6 +107,7 @@ class Chat {
       this.openThread(this.currentId);
     }
     this.list.load();
+    this.meter.load();
   }
 
   follow() {
@@ -122,6 +125,7 @@ class Chat {
       this.showTitle();
     }
     if (mine || changes.listed) this.showControls();
+    if (changes.usage) this.meter.show(changes.usage);
     if (changes.removed.includes(this.currentId)) {
       toast(gettext("This conversation was deleted."));
       this.open(null);
@@ -333,6 +337,7 @@ class Chat {
     this.trouble.show({ name: "signed-out", words: gettext("You are logged out") });
     this.store.begin(null);
     this.list.clear();
+    this.meter.clear();
     this.transcript.showPage(...pages.signedOut(this.trouble.loginAddress()));
     this.composer.field.value = ""; // the draft stays in the tab's storage, for the same user only
     this.showTitle();
@@ -345,6 +350,7 @@ class Chat {
     this.connection.close();
     this.store.begin(null);
     this.list.clear();
+    this.meter.clear();
     this.transcript.clear();
     this.memory.clear();
     this.composer.field.value = "";
@@ -363,33 +369,16 @@ class Chat {
     });
     byId("thread-actions").addEventListener("click", ({ currentTarget }) => this.list.menu(this.currentId, currentTarget));
     byId("open-shortcuts").addEventListener("click", showShortcuts);
-    addEventListener("keydown", (event) => this.pressed(event));
+    listenForKeys({
+      startNew: () => this.startNew(), search: () => this.list.sidebar.goToSearch(), showKeys: showShortcuts,
+      write: () => this.composer.field.focus(), stop: () => this.stop(),
+    }, () => this.isAnswering);
   }
 
   startNew() {
     this.list.sidebar.close();
     this.open(null);
     this.composer.field.focus();
-  }
-
-  pressed(event) {
-    if (event.defaultPrevented || event.isComposing || isDialogOpen()) return;
-    const action = actionOf(event, this.isAnswering);
-    if (action === null) return;
-    event.preventDefault();
-    this[action]();
-  }
-
-  search() {
-    this.list.sidebar.goToSearch();
-  }
-
-  write() {
-    this.composer.field.focus();
-  }
-
-  showKeys() {
-    showShortcuts();
   }
 }
 

@@ -9,7 +9,7 @@ import { Conversation, isActive, isTerminal, textItem } from "./turns.js";
 const OPEN_CONVERSATIONS = 12;
 const HELD_EVENTS = 20_000;
 
-const noChanges = () => ({ turns: new Map(), listed: false, removed: [], ended: [], texts: [] });
+const noChanges = () => ({ turns: new Map(), listed: false, removed: [], ended: [], texts: [], usage: null });
 
 export class Store {
   constructor() {
@@ -28,7 +28,8 @@ export class Store {
 
   /**
    * Apply a frame of events. Returns what changed: `turns` (thread id -> run ids), `listed` (the list of threads changed),
-   * `removed` (thread ids), `ended` (turns that ended, with their thread), `texts` (messages that ended whole).
+   * `removed` (thread ids), `ended` (turns that ended, with their thread), `texts` (messages that ended whole),
+   * `usage` (what the user has used by now, where a run ended).
    * Throws Gap, and applies nothing, when the frame does not continue what is here.
    */
   receive(entries, position) {
@@ -49,6 +50,7 @@ export class Store {
 
   apply(entry, changes) {
     const { thread_id: threadId, event } = entry;
+    if (event.name === "turnout.usage") changes.usage = event.value;
     this.follow(entry, changes);
     const open = this.conversations.get(threadId);
     if (open === undefined) return;
