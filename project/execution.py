@@ -14,6 +14,7 @@ from apps.execution.executor import Executor
 from apps.execution.keeper import LeaseKeeper
 from apps.execution.reaper import Reaper
 from apps.execution.service import RunService
+from apps.execution.watchdog import LoopWatchdog
 from apps.operations.census import Counted
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.log import EventLog
@@ -50,6 +51,7 @@ class Execution:
             ask_again=self.fold.ask_again,
             why_closed=switch.why_closed,
         )
+        self.watchdog = LoopWatchdog(configuration.stall_report_s)
         self.lease = LeaseKeeper(process_id, lease_limits(configuration))
         self.reaper = Reaper(database, self.runs)
         self.executor = Executor(
@@ -71,8 +73,13 @@ class Execution:
 
     def counted(self) -> dict[str, Counted]:
         """Those of the parts that count what they hold."""
-        return {"executor": self.executor, "lease": self.lease, "recovery": self.reaper}
+        return {"executor": self.executor, "lease": self.lease, "recovery": self.reaper, "loop": self.watchdog}
 
     def parts(self) -> tuple[AbstractAsyncContextManager[Any], ...]:
         """What is to be entered, in this order."""
-        return (self.reaper, self.lease.open(self.executor, self.reaper.end_runs_of), self.executor)
+        return (
+            self.watchdog.open(),
+            self.reaper,
+            self.lease.open(self.executor, self.reaper.end_runs_of),
+            self.executor,
+        )

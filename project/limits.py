@@ -123,6 +123,7 @@ def run_limits(bounds: Configuration) -> RunLimits:
         run_slots_per_user=bounds.run_slots_per_user,
         run_slots=bounds.run_slots,
         run_timeout_s=bounds.run_timeout_s,
+        model_calls=bounds.model_calls_per_run,
         approval_timeout_s=bounds.approval_timeout_s,
         cancel_timeout_s=bounds.cancel_timeout_s,
         cleanup_timeout_s=bounds.cleanup_timeout_s,

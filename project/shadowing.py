@@ -18,6 +18,7 @@ from apps.agents.registry import AgentClassRegistry
 from apps.agents.replaying import RecordedCalls, ReplayedBelt, ReplayedModel
 from apps.agents.tools import Toolbox
 from apps.execution.attempt import OpenBridge, OpenEngine
+from apps.execution.budget import RunBudget
 from apps.execution.context import Grant, UserExecutionContext
 from apps.execution.engine import Engine, IsolatedExecutionEngine
 from apps.realtime.bridge import RunBridge
@@ -106,7 +107,7 @@ def engine_replay(seam: Seam, agents: AgentClassRegistry, toolbox: Toolbox, boun
     async def run(open_engine: OpenReplay, payload: str) -> Vote:
         recording = Recording.from_json(payload)
         calls = RecordedCalls(recording)
-        context = UserExecutionContext(_grant(recording, calls, agents, toolbox, bounds.cleanup_timeout_s))
+        context = UserExecutionContext(_grant(recording, calls, agents, toolbox, bounds))
         heard = Recorder(context, bounds.recording_bytes)
         task = AgentInput(recording.run_id, recording.thread_id, recording.text, recording.attachments)
         heard.begin(task)
@@ -137,7 +138,7 @@ def _grant(
     calls: RecordedCalls,
     agents: AgentClassRegistry,
     toolbox: Toolbox,
-    cleanup_timeout_s: float,
+    bounds: Configuration,
 ) -> Grant:
     identity = Identity(recording.user_id, recording.user_name)
     declarations = toolbox.open_belt(identity, recording.run_id, recording.thread_id).declarations
@@ -155,7 +156,8 @@ def _grant(
         history=recording.history,
         model=ReplayedModel(calls) if recording.has_model else None,
         open_tools=open_tools,
-        cleanup_timeout_s=cleanup_timeout_s,
+        budget=RunBudget(bounds.model_calls_per_run, bounds.tokens_per_day),
+        cleanup_timeout_s=bounds.cleanup_timeout_s,
     )
 
 

@@ -25,6 +25,7 @@ from django.utils import timezone
 from apps.agents.base import Agent, AgentFailure, AgentInput, ApprovalNeeded, HistoryMessage, Model, TokenCount
 from apps.agents.registry import AgentUnknown
 from apps.execution import lifecycle
+from apps.execution.budget import RunBudget, RunBudgetExceeded
 from apps.execution.context import Grant, OpenTools, UserExecutionContext, newest_within
 from apps.execution.engine import Engine
 from apps.execution.factory import EngineLimitReached
@@ -103,6 +104,7 @@ class RunAttempt:
         self._deadline = asyncio.get_running_loop().time() + workshop.limits.run_timeout_s
         self._publisher: RunEventPublisher | None = None
         self._stop: Stop | None = None
+        self._asked_to_stop = asyncio.Event()
         self._silenced = False
         self.claimed_at = time.monotonic()
         self.cleanup_failures = 0
@@ -117,6 +119,7 @@ class RunAttempt:
         """Ask the run to end soon; the first who asks is named in its end."""
         if self._stop is None:
             self._stop = stop
+        self._asked_to_stop.set()
         if self._publisher is not None:
             self._publisher.cancel_requested.set()
 
@@ -131,21 +134,41 @@ class RunAttempt:
             await self._end_without_publisher(self._failed(error, TokenCount()))
 
     async def _execute(self) -> None:
-        claimed, workshop = self._claimed, self._workshop
         async with asyncio.timeout_at(self._deadline):
             grant = await self._grant()
         context = UserExecutionContext(grant)
         try:
-            async with context:
-                async with asyncio.timeout_at(self._deadline):
-                    bridge = workshop.open_bridge(claimed.lease, claimed.identity, claimed.paths)
-                    publisher = workshop.log.publisher(claimed.lease, await context.enter("bridge", bridge))
-                ending = await self._supervise(context, publisher)
-                await publisher.finish(ending)
+            publisher = await self._opened(context)
+            if publisher is None:
+                await self._end_without_publisher(self._stopped(TokenCount(), timed_out=False))
+                return
+            ending = await self._supervise(context, publisher)
+            await publisher.finish(ending)
         finally:
+            await context.close()
             self.cleanup_failures = len(context.failures)
             for task in context.left_over:
                 self._adopt(task)
+
+    async def _opened(self, context: UserExecutionContext) -> RunEventPublisher | None:
+        """Open what the run needs, tools and bridge; None when it was asked to stop meanwhile. Raises TimeoutError."""
+        opening = asyncio.create_task(self._open(context), name=f"opening of run {self.run_id}")
+        asked = asyncio.create_task(self._asked_to_stop.wait(), name=f"stop of run {self.run_id}")
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await asyncio.wait({opening, asked}, return_when=asyncio.FIRST_COMPLETED)
+            return opening.result() if opening.done() else None
+        finally:
+            asked.cancel()
+            if not opening.done():
+                opening.cancel()
+                await asyncio.wait({opening}, timeout=self._workshop.limits.cancel_timeout_s)
+
+    async def _open(self, context: UserExecutionContext) -> RunEventPublisher:
+        claimed, workshop = self._claimed, self._workshop
+        await context.__aenter__()
+        bridge = workshop.open_bridge(claimed.lease, claimed.identity, claimed.paths)
+        return workshop.log.publisher(claimed.lease, await context.enter("bridge", bridge))
 
     async def _grant(self) -> Grant:
         claimed, workshop, limits = self._claimed, self._workshop, self._workshop.limits
@@ -160,6 +183,7 @@ class RunAttempt:
             history=newest_within(history, limits.history_messages, limits.history_bytes),
             model=workshop.provider.model_for(agent_name, claimed.identity),
             open_tools=workshop.open_tools,
+            budget=RunBudget(limits.model_calls, self._claimed.run.reserved_tokens),
             cleanup_timeout_s=limits.cleanup_timeout_s,
         )
 
@@ -201,6 +225,7 @@ class RunAttempt:
                     await self._workshop.confirmed()
                     if self._silenced:
                         return
+                    context.check_budget()
                     await publisher.publish(event)
         except SystemExit as error:
             raise AgentExited(f"sys.exit({error.code!r})") from error
@@ -263,6 +288,8 @@ class RunAttempt:
                 return lifecycle.failed(RunErrorCode(error.code), error.public_message, usage)
             case AgentUnknown():
                 return lifecycle.failed(RunErrorCode.AGENT_ERROR, str(error), usage)
+            case RunBudgetExceeded():
+                return lifecycle.failed(RunErrorCode.LIMIT_EXCEEDED, str(error), usage)
             case EventBudgetExceeded():
                 return lifecycle.failed(RunErrorCode.LIMIT_EXCEEDED, f"{error}; this one wanted more.", usage)
         reference = secrets.token_hex(4)

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from apps.agents.base import Agent, HistoryMessage, Model, TokenCount, ToolBelt
+from apps.execution.budget import BudgetedModel, RunBudget
 from apps.execution.waiting import TimedModel, TimedTools, WaitClock
 from apps.vocabulary import Identity, RunId, ThreadId
 
@@ -49,6 +50,7 @@ class Grant:
     history: tuple[HistoryMessage, ...]
     model: Model | None
     open_tools: OpenTools
+    budget: RunBudget
     cleanup_timeout_s: float
 
 
@@ -64,13 +66,18 @@ class UserExecutionContext:
         self._grant = grant
         self._usage = TokenCount()
         self._clock = WaitClock()
-        self._model = None if grant.model is None else TimedModel(grant.model, self._clock)
+        self._model = self._bounded_model()
         self._tools: ToolBelt | None = None
         self._held: list[_Held] = []
         self._opened = False
         self._closing: asyncio.Task[None] | None = None
         self._failures: list[CleanupFailure] = []
         self._left_over: list[asyncio.Task[None]] = []
+
+    def _bounded_model(self) -> Model | None:
+        if self._grant.model is None:
+            return None
+        return BudgetedModel(TimedModel(self._grant.model, self._clock), self._grant.budget, self._usage)
 
     async def __aenter__(self) -> Self:
         if self._opened:
@@ -131,6 +138,10 @@ class UserExecutionContext:
         return self._usage
 
     # -- for whoever runs the agent
+
+    def check_budget(self) -> None:
+        """At each event of the agent. Raises RunBudgetExceeded."""
+        self._grant.budget.check_event(self._usage)
 
     @property
     def waited_s(self) -> float:

@@ -19,6 +19,8 @@ class RunLimits:
     run_slots: int
     # Longest run, from its claim.
     run_timeout_s: float
+    # Calls of its model that one run may make.
+    model_calls: int
     # A call that waits for its user's word; then it expires.
     approval_timeout_s: float
     # An agent that was cancelled has this long to stop; then it is abandoned.

@@ -46,6 +46,7 @@ RUN_LIMITS = RunLimits(
     run_slots_per_user=20,
     run_slots=50,
     run_timeout_s=30.0,
+    model_calls=8,
     approval_timeout_s=600.0,
     cancel_timeout_s=2.0,
     cleanup_timeout_s=2.0,

@@ -1,4 +1,6 @@
+import asyncio
 import logging
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -175,3 +177,25 @@ async def test_a_run_that_cannot_even_begin_still_has_its_beginning_and_its_end(
         event, run = await the_end(room, await room.start(ANN, "metronome"))
         assert (event["code"], run.status) == ("agent_error", "failed")
         assert "thread" not in event["message"]
+
+
+@asynccontextmanager
+async def hanging_tools(*_):
+    await asyncio.get_running_loop().create_future()
+    yield None
+
+
+async def test_opening_what_a_run_needs_obeys_a_cancellation():
+    async with open_running_room() as room, room.executing(open_tools=hanging_tools) as executor:
+        run_id = await room.start(ANN, "metronome")
+        await eventually(lambda: executor.census()["running"] == 1)
+        assert await room.cancel(ANN, run_id) == "cancelling"
+        assert (await room.ended(ANN, run_id))["outcome"]["type"] == "cancelled"
+        await eventually(lambda: executor.census()["running"] == 0)
+
+
+async def test_opening_what_a_run_needs_takes_no_longer_than_the_run_may():
+    async with open_running_room(run_timeout_s=0.2) as room, room.executing(open_tools=hanging_tools) as executor:
+        ended = await room.ended(ANN, await room.start(ANN, "metronome"))
+        assert (ended["type"], ended["code"]) == ("RUN_ERROR", "timeout")
+        await eventually(lambda: executor.census()["running"] == 0)

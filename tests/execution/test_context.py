@@ -6,6 +6,7 @@ import pytest
 
 from apps.agents.base import HistoryMessage
 from apps.agents.tools import ToolBeltClosed, Toolbox
+from apps.execution.budget import RunBudget
 from apps.execution.context import ContextNotOpen, Grant, UserExecutionContext, newest_within
 from tests.execution.running_room import ANN
 
@@ -20,6 +21,7 @@ def a_grant(**changes):
         "history": (),
         "model": None,
         "open_tools": Toolbox([]).open_belt,
+        "budget": RunBudget(2, 1_000),
         "cleanup_timeout_s": 0.05,
     }
     return Grant(**(given | changes))

@@ -7,6 +7,7 @@ from typing import ClassVar
 from ag_ui.core import BaseEvent, TextMessageContentEvent
 
 from apps.agents.base import Agent, AgentContext, AgentInput, HistoryMessage
+from apps.execution.budget import RunBudget
 from apps.execution.context import Grant, UserExecutionContext
 from apps.vocabulary import Identity, MessageId, RunId, ThreadId, UserId, new_id
 
@@ -57,6 +58,7 @@ def context_of(name: str, user_id: int, told: str = "") -> UserExecutionContext:
             history=said,
             model=None,
             open_tools=no_tools,
+            budget=RunBudget(8, 100_000),
             cleanup_timeout_s=1.0,
         )
     )

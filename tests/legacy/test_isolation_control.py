@@ -27,6 +27,7 @@ LIMITS = RunLimits(
     run_slots_per_user=9,
     run_slots=99,
     run_timeout_s=9.0,
+    model_calls=8,
     approval_timeout_s=600.0,
     cancel_timeout_s=1.0,
     cleanup_timeout_s=1.0,

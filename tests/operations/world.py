@@ -28,6 +28,7 @@ LIMITS = RunLimits(
     run_slots_per_user=3,
     run_slots=10,
     run_timeout_s=600.0,
+    model_calls=8,
     approval_timeout_s=600.0,
     cancel_timeout_s=5.0,
     cleanup_timeout_s=5.0,

@@ -11,6 +11,7 @@ from apps.agents.builtin_tools import builtin_tools
 from apps.agents.recording import RecordedContext, Recorder
 from apps.agents.registry import build_registry
 from apps.agents.tools import Toolbox
+from apps.execution.budget import RunBudget
 from apps.execution.context import Grant, UserExecutionContext
 from apps.legacy.engine import ExecutionEngine
 from apps.rollout.comparison import Result, decide, same
@@ -52,6 +53,7 @@ def context_of(agents, toolbox, agent, user_id=1):
             history=(),
             model=None,
             open_tools=toolbox.open_belt,
+            budget=RunBudget(8, 100_000),
             cleanup_timeout_s=1.0,
         )
     )
