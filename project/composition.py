@@ -14,7 +14,7 @@ from typing import Any, cast
 from django.conf import settings
 from django.db import connection
 
-from apps.agents.builtin_tools import ThreadHit, ThreadSearch, builtin_tools
+from apps.agents.builtin_tools import builtin_tools
 from apps.agents.provider import ModelProvider
 from apps.agents.registry import AgentClassRegistry, build_registry
 from apps.agents.tools import Toolbox
@@ -22,7 +22,6 @@ from apps.chat.authentication import Principal, no_longer_valid
 from apps.chat.conversation import Conversation
 from apps.chat.digests import read_digests
 from apps.chat.folding import MessageFold
-from apps.chat.search import search_threads
 from apps.execution.apps import execution_config
 from apps.execution.executor import Executor
 from apps.execution.factory import ExecutionEngineFactory
@@ -44,7 +43,7 @@ from apps.realtime.pool import WebSocketConnectionPool
 from apps.realtime.proofs import ProofChecker
 from apps.realtime.reader import PageReader, read_heads
 from apps.realtime.tracing import DeliveryTrace
-from apps.vocabulary import UserId, new_id
+from apps.vocabulary import new_id
 from project.configuration import Configuration
 from project.execution import Execution
 from project.layers import disconnecting, own_layer
@@ -60,6 +59,7 @@ from project.limits import (
     witness_file,
 )
 from project.switch import Switch
+from project.threadtools import ThreadTools
 from project.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,8 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     process_id = new_id()
     database = await stack.enter_async_context(DatabaseThreads(configuration.database_threads))
     reader, pool = PageReader(database), _pool(configuration, database)
-    toolbox = Toolbox(builtin_tools(search=_search(database)))
+    threads = ThreadTools(database)
+    toolbox = Toolbox(builtin_tools(search=threads.search, rename=threads.rename))
     hints = _hints(configuration, pool, process_id)
     log = EventLog(log_limits(configuration), hints, toolbox.public_fields)
     tracing = TraceAnswering(database, process_id, DeliveryTrace(configuration.trace_marks))
@@ -141,6 +142,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     switch = Switch(configuration, database, engines, bridges, agents, toolbox)
     execution = Execution(configuration, process_id, database, log, switch, agents, toolbox)
     conversation = Conversation(runs=execution.runs, log=log, limits=chat_limits(configuration))
+    threads.conversation = conversation
     upkeep = _upkeep(configuration, database, pool)
     counted: dict[str, Counted] = {"engines": engines, "pool": pool, "log": log, "reader": reader, "hints": hints}
     census = census_of(**execution.counted(), **counted, proofs=proofs, upkeep=upkeep, switch=switch, database=database)
@@ -243,13 +245,6 @@ def _find_invalid(database: DatabaseThreads) -> Callable[[Sequence[object]], Awa
         return cast("set[object]", invalid)
 
     return find
-
-
-def _search(database: DatabaseThreads) -> ThreadSearch:
-    async def search(user_id: UserId, query: str, limit: int) -> Sequence[ThreadHit]:
-        return await database.call(search_threads, user_id, query, limit)
-
-    return search
 
 
 def _readiness(

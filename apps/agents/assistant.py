@@ -17,6 +17,7 @@ from apps.agents.base import (
     ToolCallRequest,
 )
 from apps.agents.offline import offline_answer
+from apps.agents.resuming import Resumption
 from apps.agents.streaming import StreamedAnswer, ToolUse, closing
 from apps.vocabulary import MessageId, new_id
 
@@ -77,6 +78,12 @@ class _Turn:
 
 async def _model_answer(model: Model, context: AgentContext, task: AgentInput) -> AsyncIterator[BaseEvent]:
     messages = [*context.history, HistoryMessage("user", _asked(task), MessageId(new_id()))]
+    for decision in task.resume:
+        resumption = Resumption(decision)
+        async with closing(resumption.events(context.tools)) as events:
+            async for event in events:
+                yield event
+        messages = resumption.told(context.history)
     for calls_left in reversed(range(MAX_MODEL_CALLS)):
         tools = context.tools.declarations if calls_left else ()
         turn = _Turn()

@@ -187,8 +187,13 @@ class ToolBelt(Protocol):
         """What a model may be offered, in a stable order."""
         ...
 
-    async def call(self, name: str, arguments: Mapping[str, Any] | str, tool_call_id: str) -> str:
-        """Check the arguments and run the tool at most once. Raises ToolRefused (apps.agents.tools)."""
+    async def call(
+        self, name: str, arguments: Mapping[str, Any] | str, tool_call_id: str, decision: Decision | None = None
+    ) -> str:
+        """Check the arguments and run the tool at most once; one that changes something needs its user's `decision`.
+
+        Raises ToolRefused (apps.agents.tools), and ApprovalNeeded where there is no decision yet.
+        """
         ...
 
 

@@ -4,14 +4,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, override
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import orjson
 from pydantic import Field
 
 from apps.agents.arithmetic import MAX_CHARACTERS, ArithmeticProblem, calculate
 from apps.agents.tools import RESULT, Effect, Tool, ToolArguments, ToolContext, ToolRefused
-from apps.vocabulary import UserId
+from apps.vocabulary import Identity, Refusal, ThreadId, UserId
 
 MAX_SHIFT_DAYS = 1_000_000
 MAX_HITS = 10
@@ -31,7 +31,8 @@ class ThreadHit:
     excerpt: str
 
 
-ThreadSearch = Callable[[UserId, str, int], Awaitable[Sequence[ThreadHit]]]
+ThreadSearch = Callable[[UserId, str, int, ThreadId], Awaitable[Sequence[ThreadHit]]]  # the last: not this thread
+ThreadRename = Callable[[Identity, ThreadId, str], Awaitable[None]]
 
 
 def utc_now() -> datetime:
@@ -39,10 +40,16 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def builtin_tools(clock: Clock = utc_now, search: ThreadSearch | None = None) -> tuple[Tool[Any], ...]:
-    """The built-in tools; the search of threads only where somebody gives one."""
-    tools: tuple[Tool[Any], ...] = (CalculatorTool(), ClockTool(clock))
-    return tools if search is None else (*tools, ThreadSearchTool(search))
+def builtin_tools(
+    clock: Clock = utc_now, search: ThreadSearch | None = None, rename: ThreadRename | None = None
+) -> tuple[Tool[Any], ...]:
+    """The built-in tools; those that touch threads only where somebody gives the way to them."""
+    tools: list[Tool[Any]] = [CalculatorTool(), ClockTool(clock)]
+    if search is not None:
+        tools.append(ThreadSearchTool(search))
+    if rename is not None:
+        tools.append(ThreadRenameTool(rename))
+    return tuple(tools)
 
 
 class CalculatorArguments(ToolArguments):
@@ -82,6 +89,9 @@ class ClockArguments(ToolArguments):
     day: Annotated[date | None, Field(description="A day, YYYY-MM-DD; today when left out.")] = None
     shift_days: Annotated[int, Field(ge=-MAX_SHIFT_DAYS, le=MAX_SHIFT_DAYS, description="Days to add to that day.")] = 0
     until: Annotated[date | None, Field(description="Count the days from that day until this one.")] = None
+    until_next: Annotated[
+        str, Field(pattern=r"^(\d\d-\d\d)?$", description="As `until`, the next such day of a year, MM-DD.")
+    ] = ""
 
 
 class ClockTool(Tool[ClockArguments]):
@@ -90,32 +100,51 @@ class ClockTool(Tool[ClockArguments]):
     name = "clock"
     description = "Tells the time now, the weekday of a day, a day so many days away, and days between two days."
     arguments = ClockArguments
-    public_fields = frozenset({"timezone", "day", "shift_days", "until", RESULT})
+    public_fields = frozenset({"timezone", "day", "shift_days", "until", "until_next", RESULT})
     effect = Effect.READ
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        # People say Tokyo or New York. Where two zones end alike, the shorter name is the one in use today.
+        names = sorted(available_timezones(), key=len, reverse=True)
+        self._zones = {name.rpartition("/")[2].lower(): name for name in names} | {name.lower(): name for name in names}
 
     @override
     async def call(self, context: ToolContext, arguments: ClockArguments) -> str:
         """JSON: `now`, `timezone`, `day`, `weekday`, and `days_until` where it was asked for. Raises
         ToolRefused.
         """
-        now = self._clock().astimezone(_zone(arguments.timezone))
+        known = self._zones.get(arguments.timezone.strip().replace(" ", "_").lower(), arguments.timezone)
+        now = self._clock().astimezone(_zone(known))
         try:
             day = (arguments.day or now.date()) + timedelta(days=arguments.shift_days)
         except OverflowError:
             raise ToolRefused("that day is outside the years 1 to 9999") from None
         answer: dict[str, Any] = {
             "now": now.strftime("%Y-%m-%d %H:%M"),
-            "timezone": arguments.timezone,
+            "timezone": known,
             "day": day.isoformat(),
             "weekday": f"{day:%A}",
         }
-        if arguments.until is not None:
-            answer["until"] = arguments.until.isoformat()
-            answer["days_until"] = (arguments.until - day).days
+        until = arguments.until or _next_such_day(day, arguments.until_next)
+        if until is not None:
+            answer["until"] = until.isoformat()
+            answer["days_until"] = (until - day).days
         return orjson.dumps(answer).decode()
+
+
+def _next_such_day(day: date, month_day: str) -> date | None:
+    if not month_day:
+        return None
+    month, _, day_of_month = month_day.partition("-")
+    for year in range(day.year, min(day.year + 9, date.max.year + 1)):  # 29 February may be eight years away
+        try:
+            found = date(year, int(month), int(day_of_month))
+        except ValueError:
+            continue
+        if found >= day:
+            return found
+    raise ToolRefused(f"there is no day {month_day} to wait for; it is MM-DD")
 
 
 def _zone(name: str) -> ZoneInfo:
@@ -151,7 +180,8 @@ class ThreadSearchTool(Tool[ThreadSearchArguments]):
     @override
     async def call(self, context: ToolContext, arguments: ThreadSearchArguments) -> str:
         """JSON: a list of `thread_id`, `title`, `excerpt`."""
-        hits = await self._search(context.identity.user_id, arguments.query, arguments.limit)
+        # Not the thread that is asked in: the question itself mentions what is looked for.
+        hits = await self._search(context.identity.user_id, arguments.query, arguments.limit, context.thread_id)
         # Cut here, field by field: the belt's own cut would leave a list that is no JSON.
         return orjson.dumps(
             [
@@ -159,3 +189,36 @@ class ThreadSearchTool(Tool[ThreadSearchArguments]):
                 for hit in hits[: arguments.limit]
             ]
         ).decode()
+
+
+class ThreadRenameArguments(ToolArguments):
+    """The new name."""
+
+    title: Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS, pattern=r"^[^\x00]*\S[^\x00]*$")]
+
+
+class ThreadRenameTool(Tool[ThreadRenameArguments]):
+    """Names the thread that its run is in. It changes something that is the user's, so it asks first."""
+
+    name = "rename_thread"
+    description = "Gives the conversation that you are in another name. The user is asked before it is done."
+    arguments = ThreadRenameArguments
+    public_fields = frozenset({"title", RESULT})
+    effect = Effect.WRITE
+
+    def __init__(self, rename: ThreadRename) -> None:
+        self._rename = rename
+
+    @override
+    def question(self, arguments: ThreadRenameArguments) -> str:
+        """What the user is asked."""
+        return f"Rename this thread to “{arguments.title}”?"
+
+    @override
+    async def call(self, context: ToolContext, arguments: ThreadRenameArguments) -> str:
+        """Doing it again under the same key changes nothing more. Raises ToolRefused."""
+        try:
+            await self._rename(context.identity, context.thread_id, arguments.title)
+        except Refusal as refusal:
+            raise ToolRefused(refusal.message) from None
+        return f"This thread is now called “{arguments.title}”."

@@ -10,6 +10,14 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&:@/])")
 _BACKTICKS = re.compile(r"`+")
 _SPACE = re.compile(r"\s+")
 
+_LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()\s]*\)")
+_MARKS = re.compile(r"\*+|`+|~~|(?:^|(?<=\n))\s{0,3}(?:#{1,6}|>|[-+]|\d{1,9}[.)])\s|\\(?=[^\w\s])|\|")
+
+
+def plain(text: str) -> str:
+    """A piece of Markdown on one line, without the marks: for an excerpt, which shows words and no layout."""
+    return _SPACE.sub(" ", _MARKS.sub("", _LINK.sub(r"\1", text))).strip()
+
 
 def escape(text: str) -> str:
     """The text, on one line, shown as it is. Colons and slashes too: a bare address would become a link."""

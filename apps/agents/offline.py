@@ -16,10 +16,12 @@ from apps.agents.questions import (
     DayQuestion,
     OtherQuestion,
     Question,
+    RenameRequest,
     ThreadQuestion,
     TimeQuestion,
     understand,
 )
+from apps.agents.resuming import Resumption
 from apps.agents.streaming import ToolUse, closing, say
 from apps.vocabulary import new_id
 
@@ -28,6 +30,7 @@ _EXAMPLES = (
     ("calculator", "**arithmetic**, for example `12 * (3 + 4)` or `20% of 65`"),
     ("clock", "**dates and time**, for example `what day is 2030-01-01?` or `days until 2030-01-01`"),
     ("search_threads", "**your own threads**, for example `find my threads about invoices`"),
+    ("rename_thread", "**this thread's name**, when you say yes: `rename this thread to Invoices`"),
 )
 _HOW_TO_CONFIGURE = """\
 To answer anything else I need a language model. Whoever runs this server installs the extra `models` and sets
@@ -40,6 +43,15 @@ To answer anything else I need a language model. Whoever runs this server instal
 async def offline_answer(context: AgentContext, task: AgentInput) -> AsyncIterator[BaseEvent]:
     """Answer with tools alone."""
     context.usage.add(input_tokens=len(task.text.split()))
+    for decision in task.resume:
+        resumption = Resumption(decision)
+        async with closing(resumption.events(context.tools)) as events:
+            async for event in events:
+                yield event
+        async with closing(say(context, f"{_outcome(resumption)}\n\n{_FOOTNOTE}")) as events:
+            async for event in events:
+                yield event
+        return
     question = understand(task.text)
     request = _tool_request(question)
     if request is None or request[0] not in {tool.name for tool in context.tools.declarations}:
@@ -63,11 +75,13 @@ def _tool_request(question: Question) -> tuple[str, Mapping[str, Any]] | None:
             return "calculator", {"expression": expression}
         case TimeQuestion(timezone):
             return "clock", {"timezone": timezone}
-        case DayQuestion(day, shift_days, until):
-            asked = {"day": day, "shift_days": shift_days, "until": until}
+        case DayQuestion(day, shift_days, until, until_next):
+            asked = {"day": day, "shift_days": shift_days, "until": until, "until_next": until_next}
             return "clock", {name: value for name, value in asked.items() if value}
         case ThreadQuestion(query):
             return "search_threads", {"query": query}
+        case RenameRequest(title):
+            return "rename_thread", {"title": title}
         case OtherQuestion():
             return None
 
@@ -84,12 +98,18 @@ def _answer(question: Question, result: str) -> str:
             return f"It is **{clock['now']}** in {escape(clock['timezone'])}, a {clock['weekday']}."
         case DayQuestion():
             return _day(question, orjson.loads(result))
-        case OtherQuestion():
-            raise AssertionError("a question without a tool has no result")
+        case RenameRequest() | OtherQuestion():
+            raise AssertionError("a question without a tool has no result, and a change waits for its user's word")
+
+
+def _outcome(resumption: Resumption) -> str:
+    if not resumption.decision.approved:
+        return "Nothing was changed."
+    return escape(resumption.result) if resumption.done else f"I could not do that: {escape(resumption.result)}."
 
 
 def _day(question: DayQuestion, clock: Mapping[str, Any]) -> str:
-    if question.until is None:
+    if question.until is None and not question.until_next:
         subject = "Today" if question.day is None and question.shift_days == 0 else "That day"
         return f"{subject} is **{clock['weekday']}, {clock['day']}**."
     days = clock["days_until"]

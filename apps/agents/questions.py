@@ -11,6 +11,7 @@ from datetime import date
 from apps.agents.arithmetic import MAX_CHARACTERS, NAMES
 
 MAX_QUERY_CHARACTERS = 200
+MAX_TITLE_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,12 @@ class TimeQuestion:
 
 @dataclass(frozen=True, slots=True)
 class DayQuestion:
-    """A day: `day` or today, shifted. With `until`, the days from it to there."""
+    """A day: `day` or today, shifted. With `until`, the days from it to there; `until_next` is MM-DD, of any year."""
 
     day: date | None = None
     shift_days: int = 0
     until: date | None = None
+    until_next: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,18 @@ class ThreadQuestion:
 
 
 @dataclass(frozen=True, slots=True)
+class RenameRequest:
+    """A new name for the thread that is talked in."""
+
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
 class OtherQuestion:
     """Anything else."""
 
 
-Question = Calculation | TimeQuestion | DayQuestion | ThreadQuestion | OtherQuestion
+Question = Calculation | TimeQuestion | DayQuestion | ThreadQuestion | RenameRequest | OtherQuestion
 
 _PLEASE = re.compile(r"(?:please|hi|hello|hey|can you|could you|tell me)[ ,]+", re.IGNORECASE)
 _DAY = r"(\d{4}-\d{2}-\d{2})"
@@ -56,7 +65,7 @@ _WHAT = r"(?:what(?:'s| is| was| will be)?|which) "
 
 _TIME = re.compile(
     r"(?:(?:what(?:'s| is) )?(?:the )?(?:current )?time(?: now| right now| is it)?|what time is it(?: now)?|now)"
-    r"(?: in (?P<zone>[\w+/-]{1,64}))?",
+    r"(?: in (?P<zone>[\w+/-][\w+/ -]{0,63}))?",
     re.IGNORECASE | re.ASCII,
 )
 _TODAY = re.compile(
@@ -80,6 +89,22 @@ _WEEKDAY = re.compile(
 _UNTIL = re.compile(
     rf"(?:how (?:many days|long)(?: is it)? |days )?(?:until|till|to|since) {_DAY}", re.IGNORECASE | re.ASCII
 )
+_UNTIL_NEXT = re.compile(
+    r"(?:how (?:many days|long)(?: is it)? |days )?(?:until|till|to) (?:the )?(?:next )?(?P<name>[a-z' ]{4,20})",
+    re.IGNORECASE,
+)
+# Days that stand in every year; those that move with the moon do not.
+_NAMED_DAYS = {
+    "christmas": "12-25",
+    "christmas day": "12-25",
+    "christmas eve": "12-24",
+    "halloween": "10-31",
+    "new year": "01-01",
+    "new year's": "01-01",
+    "new year's day": "01-01",
+    "new year's eve": "12-31",
+    "valentine's day": "02-14",
+}
 _BETWEEN = re.compile(
     rf"(?:how many )?days (?:are )?(?:there )?(?:between|from) {_DAY} (?:and|to|until) {_DAY}", re.IGNORECASE | re.ASCII
 )
@@ -93,9 +118,15 @@ _SEARCH = re.compile(
     re.IGNORECASE,
 )
 
+_RENAME = re.compile(
+    r"(?:re)?(?:name|title|call) (?:this|the|my)? ?(?:thread|chat|conversation)(?: to| as|:)? (?P<title>.+)",
+    re.IGNORECASE,
+)
+
 _CALCULATE = re.compile(r"(?:what(?:'s| is)|how much is|calculate|compute|evaluate|solve|work out) ", re.IGNORECASE)
 _SPOKEN = (
     (re.compile(r"(\d(?:[\d.]*\d)?) ?% of ", re.IGNORECASE | re.ASCII), r"\1 / 100 * "),
+    (re.compile(r"(?:the )?square root of (\d+(?:\.\d+)?|\([^()]*\))", re.IGNORECASE | re.ASCII), r"sqrt(\1)"),
     (re.compile(r"\bplus\b", re.IGNORECASE), "+"),
     (re.compile(r"\bminus\b", re.IGNORECASE), "-"),
     (re.compile(r"\btimes\b|\bmultiplied by\b|(?<=\d) ?x ?(?=\d)", re.IGNORECASE), "*"),
@@ -118,7 +149,7 @@ def understand(text: str) -> Question:
     while (polite := _PLEASE.match(question)) is not None:
         question = question[polite.end() :]
     question = question.rstrip(" ?!.=")
-    return _day(question) or _calculation(question) or _threads(question) or OtherQuestion()
+    return _day(question) or _calculation(question) or _rename(question) or _threads(question) or OtherQuestion()
 
 
 def _day(question: str) -> Question | None:
@@ -144,6 +175,8 @@ def _day_or_time(question: str) -> Question | None:
         found = DayQuestion(day=date.fromisoformat(match[1]), until=date.fromisoformat(match[2]))
     elif match := _UNTIL.fullmatch(question):
         found = DayQuestion(until=date.fromisoformat(match[1]))
+    elif (match := _UNTIL_NEXT.fullmatch(question)) and (named := _NAMED_DAYS.get(match["name"].lower())):
+        found = DayQuestion(until_next=named)
     elif match := _WEEKDAY.fullmatch(question):
         found = DayQuestion(day=date.fromisoformat(match[1]))
     return found
@@ -163,6 +196,12 @@ def _calculation(question: str) -> Calculation | None:
     has_digit = any(character.isdecimal() for character in expression)
     has_operator = re.search(r"[\d)] *[-+*/%^×÷·−]|[a-z]\(", expression) is not None  # noqa: RUF001 - as above
     return Calculation(expression) if has_digit and (has_operator or (lead and names)) else None
+
+
+def _rename(question: str) -> RenameRequest | None:
+    match = _RENAME.fullmatch(question)
+    title = "" if match is None else match["title"].strip(" \"'“”")
+    return RenameRequest(title[:MAX_TITLE_CHARACTERS]) if title else None
 
 
 def _threads(question: str) -> ThreadQuestion | None:

@@ -17,6 +17,7 @@ from apps.agents.base import (
     Agent,
     AgentFailure,
     AgentInput,
+    Decision,
     HistoryMessage,
     Model,
     ModelDelta,
@@ -255,10 +256,12 @@ class _RecordedBelt:
     def declarations(self) -> Sequence[ToolDeclaration]:
         return self.tools.declarations
 
-    async def call(self, name: str, arguments: Mapping[str, Any] | str, tool_call_id: str) -> str:
+    async def call(
+        self, name: str, arguments: Mapping[str, Any] | str, tool_call_id: str, decision: Decision | None = None
+    ) -> str:
         asked = asked_of_tool(name, arguments)
         try:
-            text = await self.tools.call(name, arguments, tool_call_id)
+            text = await self.tools.call(name, arguments, tool_call_id, decision)
         except ToolRefused as refused:
             self.recorder.note_call({"kind": "tool", "asked": asked, "ending": "refused", "text": str(refused)})
             raise

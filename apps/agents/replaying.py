@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from apps.agents.base import HistoryMessage, ModelDelta, TokenCount, ToolCallRequest, ToolDeclaration
+from apps.agents.base import Decision, HistoryMessage, ModelDelta, TokenCount, ToolCallRequest, ToolDeclaration
 from apps.agents.provider import ModelUnavailable
 from apps.agents.recording import Call, Recording, asked_of_model, asked_of_tool
 from apps.agents.tools import ToolRefused
@@ -79,7 +79,13 @@ class ReplayedBelt:
     calls: RecordedCalls
     declarations: Sequence[ToolDeclaration]
 
-    async def call(self, name: str, arguments: Mapping[str, Any] | str, tool_call_id: str) -> str:  # noqa: ARG002 - ids are drawn anew
+    async def call(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | str,
+        tool_call_id: str,  # noqa: ARG002 - ids are drawn anew
+        decision: Decision | None = None,  # noqa: ARG002 - what was decided is in the recorded result
+    ) -> str:
         """The recorded result. Raises ToolRefused where the recorded run met it, and CallNotRecorded."""
         call = self.calls.take("tool", asked_of_tool(name, arguments), name)
         if call["ending"] == "refused":

@@ -22,7 +22,7 @@ from ag_ui.core import (
     ToolCallStartEvent,
 )
 
-from apps.agents.base import AgentContext, ToolBelt
+from apps.agents.base import AgentContext, Decision, ToolBelt
 from apps.agents.tools import MAX_ARGUMENT_BYTES, ToolRefused
 from apps.vocabulary import new_id
 
@@ -131,8 +131,10 @@ class ToolUse:
             is_object = False
         return self.arguments if is_object else "{}"
 
-    async def events(self, tools: ToolBelt) -> AsyncIterator[BaseEvent]:
-        """Show the call, run the tool, show its result; a refusal is a result too."""
+    async def events(self, tools: ToolBelt, decision: Decision | None = None) -> AsyncIterator[BaseEvent]:
+        """Show the call, run the tool, show its result; a refusal is a result too. Raises ApprovalNeeded, the call
+        shown and open.
+        """
         name = self.name[:MAX_TOOL_NAME_CHARACTERS]
         yield ToolCallStartEvent(
             tool_call_id=self.tool_call_id, tool_call_name=name, parent_message_id=self.parent_message_id
@@ -140,7 +142,7 @@ class ToolUse:
         yield ToolCallArgsEvent(tool_call_id=self.tool_call_id, delta=self.shown_arguments)
         yield ToolCallEndEvent(tool_call_id=self.tool_call_id)
         try:
-            self.result = await tools.call(self.name, self.arguments, self.tool_call_id)
+            self.result = await tools.call(self.name, self.arguments, self.tool_call_id, decision)
         except ToolRefused as refusal:
             self.result = str(refusal)
             self.refused = True

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import override
 
 from ag_ui.core import (
@@ -13,6 +13,7 @@ from ag_ui.core import (
     ReasoningStartEvent,
     SubagentErrorEvent,
     SubagentFinishedEvent,
+    SubagentFinishedSuspendedOutcome,
     SubagentStartedEvent,
     TextMessageEndEvent,
     TextMessageStartEvent,
@@ -28,6 +29,7 @@ from apps.agents.base import (
     AgentDescription,
     AgentFailure,
     AgentInput,
+    ApprovalNeeded,
     HistoryMessage,
     Model,
     TokenCount,
@@ -94,7 +96,7 @@ class SupervisorAgent(Agent):
         if depth >= MAX_DEPTH:
             raise AgentFailure(f"Agents delegated to each other {MAX_DEPTH} times without an answer.")
         chosen, text = await self._route(context, task.text)
-        delegated = AgentInput(task.run_id, task.thread_id, text, task.attachments)
+        delegated = replace(task, text=text)
         async with closing(self._delegate(chosen, DelegatedContext(context, depth + 1), delegated)) as events:
             async for event in events:
                 yield event
@@ -124,6 +126,9 @@ class SupervisorAgent(Agent):
                 async for event in events:
                     open_constructs.follow(event)
                     yield _attributed(event, subagent_run_id)
+        except ApprovalNeeded:
+            yield SubagentFinishedEvent(subagent_run_id=subagent_run_id, outcome=SubagentFinishedSuspendedOutcome())
+            raise
         except AgentFailure as failure:
             for event in open_constructs.ends():
                 yield _attributed(event, subagent_run_id)

@@ -18,7 +18,7 @@ from typing import Any, Self
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from apps.agents.base import ToolDeclaration
+from apps.agents.base import QUESTION_CHARACTERS, ApprovalNeeded, ApprovalRequest, Decision, ToolDeclaration
 from apps.vocabulary import Identity, RunId, ThreadId
 
 RESULT = "result"  # in `public_fields`: the tool's result may be shown
@@ -84,6 +84,10 @@ class Tool[Arguments: ToolArguments](ABC):
     @abstractmethod
     async def call(self, context: ToolContext, arguments: Arguments) -> str:
         """Do it. Raises ToolRefused with a text for the model and the user."""
+
+    def question(self, arguments: Arguments) -> str:
+        """What the user is asked before a tool with `Effect.WRITE` acts."""
+        return f"Run {self.name} with {arguments.model_dump_json()}?"
 
 
 class Toolbox:
@@ -151,11 +155,15 @@ class BoundToolBelt:
         self._check_open()
         return self._declarations
 
-    async def call(self, name: str, arguments: Mapping[str, Any] | str, tool_call_id: str) -> str:
+    async def call(
+        self, name: str, arguments: Mapping[str, Any] | str, tool_call_id: str, decision: Decision | None = None
+    ) -> str:
         """Check the arguments (an object, or the JSON text of one) and run the tool, at most once per
         `tool_call_id`.
 
-        Raises ToolRefused, with a text for the model and the user, and ToolBeltClosed.
+        A tool with `Effect.WRITE` acts on its user's approval only, and on the call that was approved; the key under
+        which it acts is that of the call that asked. Raises ToolRefused, with a text for the model and the user,
+        ApprovalNeeded, and ToolBeltClosed.
         """
         self._check_open()
         tool = self._tools.get(name)
@@ -164,7 +172,10 @@ class BoundToolBelt:
             raise ToolRefused(f"there is no tool {name[:64]!r}; there are: {known}")
         checked = _checked(tool, arguments)
         self._admit(tool_call_id)
-        context = ToolContext(self._identity, self._run_id, self._thread_id, f"{self._run_id}:{tool_call_id}")
+        key = f"{self._run_id}:{tool_call_id}"
+        if tool.effect is Effect.WRITE:
+            key = _approved(tool, checked, arguments, tool_call_id, decision)
+        context = ToolContext(self._identity, self._run_id, self._thread_id, key)
         scope = asyncio.timeout(tool.timeout_s)
         try:
             async with scope:
@@ -188,6 +199,25 @@ class BoundToolBelt:
         if len(self._called) >= MAX_CALLS_PER_RUN:
             raise ToolRefused(f"this run has made its {MAX_CALLS_PER_RUN} tool calls; answer without more")
         self._called.add(tool_call_id)
+
+
+def _approved(
+    tool: Tool[Any],
+    checked: ToolArguments,
+    arguments: Mapping[str, Any] | str,
+    tool_call_id: str,
+    decision: Decision | None,
+) -> str:
+    """The key under which an approved call acts. Raises ApprovalNeeded, and ToolRefused where it was not approved."""
+    text = arguments if isinstance(arguments, str) else orjson.dumps(dict(arguments)).decode()
+    if decision is None:
+        question = tool.question(checked)[:QUESTION_CHARACTERS]
+        raise ApprovalNeeded(ApprovalRequest(tool_call_id, tool.name, text, question))
+    if not decision.approved:
+        raise ToolRefused(f"the user declined this call of {tool.name}")
+    if (decision.tool, decision.arguments) != (tool.name, text):
+        raise ToolRefused(f"the user approved another call than this one of {tool.name}")
+    return f"{decision.run_id}:{decision.tool_call_id}"
 
 
 def _checked(tool: Tool[Any], arguments: Mapping[str, Any] | str) -> ToolArguments:

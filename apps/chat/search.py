@@ -8,19 +8,22 @@ from collections.abc import Sequence
 from typing import Final
 
 from apps.agents.builtin_tools import ThreadHit
+from apps.agents.markdown import plain
 from apps.chat.models import Message, Thread
-from apps.vocabulary import UserId
+from apps.vocabulary import ThreadId, UserId
 
 EXCERPT_BEFORE: Final = 60  # characters before the match
 EXCERPT_LENGTH: Final = 240  # characters
 
 
-def search_threads(user_id: UserId, query: str, limit: int) -> Sequence[ThreadHit]:
-    """The user's newest threads with `query` in the title or in a message, each with an excerpt. Synchronous."""
+def search_threads(user_id: UserId, query: str, limit: int, besides: ThreadId | None = None) -> Sequence[ThreadHit]:
+    """The user's newest threads with `query` in the title or in a message, each with an excerpt, without the one
+    `besides` which others are looked for. Synchronous.
+    """
     query = " ".join(query.replace("\0", "").split())
     if not query:
         return ()
-    threads = Thread.objects.owned(user_id).rows.mentioning(query).newest_first()[:limit]
+    threads = Thread.objects.owned(user_id).rows.mentioning(query).exclude(pk=besides or "").newest_first()[:limit]
     return [ThreadHit(thread.id, thread.title, _excerpt(user_id, thread, query)) for thread in threads]
 
 
@@ -30,4 +33,4 @@ def _excerpt(user_id: UserId, thread: Thread, query: str) -> str:
     if text is None:
         return ""
     start = max(0, text.lower().find(query.lower()) - EXCERPT_BEFORE)
-    return " ".join(text[start : start + EXCERPT_LENGTH].split())
+    return plain(text[start : start + EXCERPT_LENGTH])

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from apps.agents.base import HistoryMessage, Model, ModelDelta, TokenCount, ToolBelt, ToolDeclaration
+from apps.agents.base import Decision, HistoryMessage, Model, ModelDelta, TokenCount, ToolBelt, ToolDeclaration
 
 
 class WaitClock:
@@ -80,7 +80,9 @@ class TimedTools:
         """As the tools' own."""
         return self._tools.declarations
 
-    async def call(self, name: str, arguments: Mapping[str, object] | str, tool_call_id: str) -> str:
+    async def call(
+        self, name: str, arguments: Mapping[str, object] | str, tool_call_id: str, decision: Decision | None = None
+    ) -> str:
         """As the tools' own."""
         with self._clock.waiting():
-            return await self._tools.call(name, arguments, tool_call_id)
+            return await self._tools.call(name, arguments, tool_call_id, decision)

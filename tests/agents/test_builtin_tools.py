@@ -29,7 +29,7 @@ async def test_the_clock_knows_timezones_and_that_it_may_be_another_day_there():
     assert (there["now"], there["day"], there["weekday"]) == ("2026-02-28 23:12", "2026-02-28", "Saturday")
 
 
-@pytest.mark.parametrize("timezone", ["Tokyo", "../../etc/passwd", "/etc/passwd", "", "\x00", "Europe", "x" * 64])
+@pytest.mark.parametrize("timezone", ["Atlantis", "../../etc/passwd", "/etc/passwd", "", "\x00", "Europe", "x" * 64])
 async def test_an_unknown_timezone_is_refused_with_the_form_that_is_accepted(timezone):
     with pytest.raises(ToolRefused, match="IANA name"):
         await ask_clock(timezone=timezone)
@@ -71,7 +71,7 @@ async def test_a_search_finds_the_users_own_threads_only():
 
 
 async def test_a_search_result_stays_readable_however_long_the_threads_are():
-    async def search(user_id, query, limit):
+    async def search(user_id, query, limit, besides):
         return [ThreadHit("id", "\U0001f600" * 10_000, '"' * 10_000)] * 1_000
 
     toolbox = Toolbox(builtin_tools(lambda: NOW, search))

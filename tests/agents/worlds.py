@@ -30,7 +30,7 @@ class Threads:
     def __init__(self, **titles_by_user: str) -> None:
         self.titles = {UserId(int(user.removeprefix("user"))): title for user, title in titles_by_user.items()}
 
-    async def search(self, user_id: UserId, query: str, limit: int) -> Sequence[ThreadHit]:
+    async def search(self, user_id: UserId, query: str, limit: int, besides: ThreadId) -> Sequence[ThreadHit]:
         title = self.titles.get(user_id, "")
         return [ThreadHit(new_id(), title, f"about {title}")][:limit] if query in title else []
 

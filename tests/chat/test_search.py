@@ -3,6 +3,7 @@
 import pytest
 
 from apps.chat.search import EXCERPT_LENGTH, search_threads
+from apps.vocabulary import ThreadId
 from tests.chat.chat_room import Room
 
 pytestmark = pytest.mark.django_db
@@ -40,6 +41,19 @@ def test_signs_that_databases_read_as_patterns_are_words_like_others(query):
     found = room.thread(f"x {query} y")
     room.thread("x 100 a-b backslash its y")
     assert [hit.thread_id for hit in search_threads(room.user_id, query, 10)] == [found.pk]
+
+
+def test_the_thread_that_is_asked_in_is_not_found_by_its_own_question():
+    room = Room()
+    asking, other = room.thread("whales"), room.thread("more whales")
+    assert [hit.thread_id for hit in search_threads(room.user_id, "whales", 10, ThreadId(asking.pk))] == [other.pk]
+
+
+def test_an_excerpt_shows_words_without_the_marks_of_markdown():
+    room = Room()
+    room.answer(room.thread().pk, "q", "# Whales\n\n- **Blue** `whale`, see [here](https://example.org)\n")
+    (hit,) = search_threads(room.user_id, "blue", 1)
+    assert hit.excerpt == "Whales Blue whale, see here"
 
 
 def test_an_excerpt_is_cut_around_the_match():

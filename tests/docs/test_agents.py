@@ -17,10 +17,14 @@ def test_every_built_in_agent_is_documented_and_no_other():
 
 
 def test_every_tool_is_documented_and_no_other():
-    async def search(user_id, query, limit):
+    async def search(user_id, query, limit, besides):
         return ()
 
-    assert {code(row[0])[0] for row in AGENTS.rows("Tools")} == {tool.name for tool in builtin_tools(search=search)}
+    async def rename(identity, thread_id, title):
+        pass
+
+    tools = builtin_tools(search=search, rename=rename)
+    assert {code(row[0])[0] for row in AGENTS.rows("Tools")} == {tool.name for tool in tools}
 
 
 async def test_the_first_agent_of_the_tutorial_works():

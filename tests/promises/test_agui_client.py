@@ -143,3 +143,20 @@ def test_the_same_run_id_acts_once_and_another_users_thread_is_never_met(ann, no
             assert thread["id"] not in answer.text.replace(f'"{name}"', "")
         snapshot = ann.http.get(f"/api/threads/{thread['id']}").json()
     assert len(snapshot["runs"]) == 1
+
+
+def test_a_stock_client_is_asked_answers_and_sees_what_was_approved_happen(ann):
+    (asked,) = ann.drive(say("assistant", "rename this thread to Whales"))
+    outcome = asked["events"][-1]["outcome"]
+    assert outcome["type"] == "interrupt"
+    (interrupt,) = outcome["interrupts"]
+    assert ann.http.get("/api/threads").json()["threads"][0]["title"] != "Whales"
+    thread_id = asked["events"][0]["threadId"]
+    resume = [{"interruptId": interrupt["id"], "status": "resolved", "payload": {"approved": True}}]
+    step = {"agent": "two", "path": "/api/agui/assistant", "thread_id": thread_id, "parameters": {"resume": resume}}
+    resumed, again = ann.drive(step, step | {"agent": "three"})
+    assert resumed["events"][0]["parentRunId"] == asked["events"][0]["runId"]
+    assert "now called “Whales”" in said(resumed)[-1][1]
+    assert ann.http.get("/api/threads").json()["threads"][0]["title"] == "Whales"
+    assert again["error"]["status"] == 409
+    assert "already_decided" in str(again["error"])

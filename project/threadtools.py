@@ -1,0 +1,30 @@
+"""What tools may do with their user's threads.
+
+The conversation needs the log, and the log needs to know which of the tools' fields are public; so the tools come
+first, and are given the conversation when there is one.
+"""
+
+from collections.abc import Sequence
+
+from apps.agents.builtin_tools import ThreadHit
+from apps.chat.conversation import Conversation
+from apps.chat.search import search_threads
+from apps.realtime.database import DatabaseThreads
+from apps.vocabulary import Identity, ThreadId, UserId
+
+
+class ThreadTools:
+    """Made by the composition root, which sets `conversation` before any run can begin."""
+
+    def __init__(self, database: DatabaseThreads) -> None:
+        self._database = database
+        self.conversation: Conversation | None = None
+
+    async def search(self, user_id: UserId, query: str, limit: int, besides: ThreadId) -> Sequence[ThreadHit]:
+        """The user's other threads that mention `query`."""
+        return await self._database.call(search_threads, user_id, query, limit, besides)
+
+    async def rename(self, identity: Identity, thread_id: ThreadId, title: str) -> None:
+        """Give one of the user's threads another title. Raises Refusal(not_found)."""
+        assert self.conversation is not None
+        await self._database.call(self.conversation.change_thread, identity, thread_id, title=title)
