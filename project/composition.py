@@ -14,10 +14,8 @@ from typing import Any, cast
 from django.conf import settings
 from django.db import connection
 
-from apps.agents.builtin_tools import builtin_tools
 from apps.agents.provider import ModelProvider
 from apps.agents.registry import AgentClassRegistry, build_registry
-from apps.agents.tools import Toolbox
 from apps.chat.authentication import Principal, no_longer_valid
 from apps.chat.conversation import Conversation
 from apps.chat.digests import read_digests
@@ -130,19 +128,17 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     process_id = new_id()
     database = await stack.enter_async_context(DatabaseThreads(configuration.database_threads))
     reader, pool = PageReader(database), _pool(configuration, database)
-    threads = ThreadTools(database)
-    toolbox = Toolbox(builtin_tools(search=threads.search, rename=threads.rename))
+    tools = ThreadTools(database)
     hints = _hints(configuration, pool, process_id)
-    log = EventLog(log_limits(configuration), hints, toolbox.public_fields)
+    log = EventLog(log_limits(configuration), hints, tools.box.public_fields)
     tracing = TraceAnswering(database, process_id, DeliveryTrace(configuration.trace_marks))
     proofs = ProofChecker(database, read_digests, proof_limits(configuration))
     bridges = WebSocketBridgeFactory(pool, reader, connection_limits(configuration), tracing.trace, proofs)
     engines = ExecutionEngineFactory(run_limits(configuration))
     agents = build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
-    switch = Switch(configuration, database, engines, bridges, agents, toolbox)
-    execution = Execution(configuration, process_id, database, log, switch, agents, toolbox)
-    conversation = Conversation(runs=execution.runs, log=log, limits=chat_limits(configuration))
-    threads.conversation = conversation
+    switch = Switch(configuration, database, engines, bridges, agents, tools.box)
+    execution = Execution(configuration, process_id, database, log, switch, agents, tools.box)
+    conversation = tools.conversation = Conversation(runs=execution.runs, log=log, limits=chat_limits(configuration))
     upkeep = _upkeep(configuration, database, pool)
     counted: dict[str, Counted] = {"engines": engines, "pool": pool, "log": log, "reader": reader, "hints": hints}
     census = census_of(**execution.counted(), **counted, proofs=proofs, upkeep=upkeep, switch=switch, database=database)

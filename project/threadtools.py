@@ -1,4 +1,4 @@
-"""What tools may do with their user's threads.
+"""The tools of a process, and what they may do with their user's threads.
 
 The conversation needs the log, and the log needs to know which of the tools' fields are public; so the tools come
 first, and are given the conversation when there is one.
@@ -6,7 +6,8 @@ first, and are given the conversation when there is one.
 
 from collections.abc import Sequence
 
-from apps.agents.builtin_tools import ThreadHit
+from apps.agents.builtin_tools import ThreadHit, builtin_tools
+from apps.agents.tools import Toolbox
 from apps.chat.conversation import Conversation
 from apps.chat.search import search_threads
 from apps.realtime.database import DatabaseThreads
@@ -14,11 +15,12 @@ from apps.vocabulary import Identity, ThreadId, UserId
 
 
 class ThreadTools:
-    """Made by the composition root, which sets `conversation` before any run can begin."""
+    """Made by the composition root, which sets `conversation` before any run can begin. `box` holds the tools."""
 
     def __init__(self, database: DatabaseThreads) -> None:
         self._database = database
         self.conversation: Conversation | None = None
+        self.box = Toolbox(builtin_tools(search=self.search, rename=self.rename))
 
     async def search(self, user_id: UserId, query: str, limit: int, besides: ThreadId) -> Sequence[ThreadHit]:
         """The user's other threads that mention `query`."""
