@@ -21,6 +21,7 @@ from apps.rollout.audit import DeniedUser
 from apps.rollout.models import AbstractSeamFlag
 from apps.rollout.reach import reach_legacy
 from apps.rollout.seams import Scope, Seam, UnknownSeam
+from apps.rollout.shims import behind_shim
 from apps.rollout.stages import Placement, Stage, Standing, bucket_of, path_for
 from apps.vocabulary import Identity, PinnedPath
 
@@ -135,8 +136,8 @@ class FactoryAdapter:
 
 
 def resolve(path: str) -> Callable[..., Any]:
-    """The callable at a dotted path: a function of a module, or a method of a class. Raises
-    ImproperlyConfigured.
+    """The callable at a dotted path: a function of a module, or a method of a class; behind its shim, if it has
+    one. Raises ImproperlyConfigured.
     """
     owner, _, attribute = path.rpartition(".")
     try:
@@ -148,7 +149,7 @@ def resolve(path: str) -> Callable[..., Any]:
             raise ImproperlyConfigured(f"{path} cannot be imported: {error}") from error
     if not callable(found):
         raise ImproperlyConfigured(f"{path} is a {type(found).__name__}; a path is something to call")
-    return found  # type: ignore[no-any-return]
+    return behind_shim(found)  # type: ignore[no-any-return]
 
 
 def _by_requirement(seams: tuple[Seam, ...]) -> list[Seam]:

@@ -5,8 +5,9 @@ from django.core.management import CommandError, call_command
 
 from apps.rollout.audit import Move
 from apps.rollout.models import Flag
-from apps.rollout.moves import move
+from apps.rollout.moves import alarm, move
 from apps.rollout.stages import Placement, Stage
+from apps.rollout.watch import GUARD
 
 pytestmark = pytest.mark.django_db
 
@@ -64,3 +65,20 @@ def test_an_expected_version_lets_a_script_move_only_what_it_saw(anna):
     move("billing", 0, Placement(Stage.ON), anna, "go")
     call_command("move_stage", "billing", "off", reason="back", expected_version=1)
     assert Flag.objects.get().version == 2
+
+
+def test_a_breach_can_be_acknowledged_with_the_move_that_follows_it(anna, capsys):
+    alarm("billing", 0, GUARD, "failures: many")
+    with pytest.raises(SystemExit):
+        call_command("move_stage", "billing", "ramp", "--percent", "1", "--reason", "mended")
+    assert capsys.readouterr().err.startswith("SeamLatched: ")
+    call_command("move_stage", "billing", "ramp", "--percent", "1", "--reason", "mended", "--acknowledge")
+    assert capsys.readouterr().out == "billing went from off to ramp at 1 % (version 3)\n"
+
+
+def test_a_move_that_is_refused_leaves_the_breach_unacknowledged(capsys):
+    alarm("billing", 0, GUARD, "failures: many")
+    for stage in ("off", "retired"):
+        with pytest.raises(SystemExit):
+            call_command("move_stage", "billing", stage, "--reason", "mended", "--acknowledge")
+    assert Flag.objects.get(name="billing").latched_why == "failures: many"

@@ -6,11 +6,11 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand
-from django.db import DatabaseError
+from django.db import DatabaseError, transaction
 
 from apps.findings import Exit
 from apps.rollout.console import SeamView
-from apps.rollout.moves import move, operator
+from apps.rollout.moves import acknowledge, move, operator
 from apps.rollout.seams import UnknownSeam
 from apps.rollout.stages import MoveRefused, Placement, Stage
 
@@ -27,6 +27,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--expected-version", type=int, help="refuse if the stage was moved since this version was seen"
         )
+        parser.add_argument("--acknowledge", action="store_true", help="acknowledge the breach first, for this reason")
         parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
     def handle(self, *_: Any, **options: Any) -> None:
@@ -46,9 +47,11 @@ def _attempt(options: dict[str, Any]) -> tuple[dict[str, Any], Exit]:
     try:
         expected = options["expected_version"]
         version = SeamView.read(name).version if expected is None else expected
-        row = move(
-            name, version, Placement.of(Stage(options["stage"]), options["percent"]), operator(), options["reason"]
-        )
+        to, by, why = Placement.of(Stage(options["stage"]), options["percent"]), operator(), options["reason"]
+        with transaction.atomic():  # a refused move leaves the breach unacknowledged
+            if options["acknowledge"]:
+                version = acknowledge(name, version, by, why).version
+            row = move(name, version, to, by, why)
     except MoveRefused as refusal:
         return _failure(name, refusal), Exit.BROKEN
     except (UnknownSeam, ImproperlyConfigured, DatabaseError) as error:
