@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from project.memory import in_words
+
 CUT_OFF = 3  # the exit code of a process that was told to stop and could not close in time
 
 
@@ -40,6 +42,7 @@ class Command(BaseCommand):
 
         def ready() -> None:
             self.stdout.write(f"Turnout serves http://{bound_host}:{bound_port}/")
+            self.stdout.write(f"It holds {in_words(settings.CONFIGURATION)}.")
             self.stdout.flush()
 
         try:
