@@ -24,6 +24,7 @@ from project.asgi import build_application
 from project.backpressure import BoundedRequest, BoundedWebSocket, Intake, Message
 from project.composition import Services, open_services
 from project.configuration import Configuration
+from project.descriptors import within_descriptors
 
 logger = logging.getLogger(__name__)
 
@@ -262,7 +263,7 @@ def serve(configuration: Configuration, listening: socket.socket, ready: Callabl
     """
     loop = reactor._asyncioEventloop  # noqa: SLF001 - Twisted offers no public way to its loop
     asyncio.set_event_loop(loop)
-    life = ServiceLife(configuration)
+    life = ServiceLife(within_descriptors(configuration))
     services = _open(loop, life)
     if services is None:
         listening.close()

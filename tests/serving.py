@@ -59,6 +59,7 @@ class ServerProcess:
         }
         self.program = ["manage.py"]
         self.process: subprocess.Popen[str] | None = None
+        self.most_files: int | None = None
         self.url = ""
         self.port = 0
         self.output: list[str] = []
@@ -71,8 +72,9 @@ class ServerProcess:
 
     def start(self, port: int = 0, timeout_s: float = 60, host: str = "127.0.0.1") -> "ServerProcess":
         """Start, and wait until it serves. A restart may ask for the port that it had."""
+        limit = [] if self.most_files is None else ["prlimit", f"--nofile={self.most_files}:{self.most_files}"]
         self.process = subprocess.Popen(
-            [sys.executable, *self.program, "serve", "--host", host, "--port", str(port)],
+            [*limit, sys.executable, *self.program, "serve", "--host", host, "--port", str(port)],
             cwd=ROOT,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -170,10 +172,13 @@ def migrated_database(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, template: Path, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
-    """A started server, stopped at the end whatever happened."""
+def serving(
+    folder: Path, template: Path, environment: Mapping[str, str] | None = None, most_files: int | None = None
+) -> Iterator[ServerProcess]:
+    """A started server, stopped at the end whatever happened. It may have `most_files` descriptors."""
     folder.mkdir(parents=True, exist_ok=True)
     server = ServerProcess(folder, template, environment)
+    server.most_files = most_files
     try:
         yield server.start()
     finally:

@@ -2,12 +2,17 @@
 
 from typing import ClassVar, override
 
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
 
+from apps.operations.connections import read_connections
 from apps.operations.deletion import begin_deletion
 from apps.operations.models import ProcessReport
 from apps.vocabulary import UserId
@@ -20,6 +25,20 @@ class ProcessReportAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic
     list_display = ("id", "kind", "host", "pid", "version", "started_at", "reported_at", "ending", "holds")
     list_filter = ("kind", "ending")
     readonly_fields: ClassVar[list[str]] = [field.name for field in ProcessReport._meta.fields]  # noqa: SLF001 - Django's own public name
+
+    @override
+    def get_urls(self) -> list[URLPattern]:
+        """The page of connections beside the reports that it is made of."""
+        page = self.admin_site.admin_view(self.connections)
+        return [path("connections/", page, name="operations_connections"), *super().get_urls()]
+
+    def connections(self, request: HttpRequest) -> HttpResponse:
+        """How the sockets of all processes keep up."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        view = read_connections(settings.CONFIGURATION.report_stale_s)
+        context = {**self.admin_site.each_context(request), "title": "Connections", "view": view}
+        return TemplateResponse(request, "operations/connections.html", context)
 
     @admin.display(description="holds")
     def holds(self, report: ProcessReport) -> str:

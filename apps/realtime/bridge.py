@@ -1,6 +1,5 @@
 """Who receives a run's events, and the opening of a user's connections."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Protocol
@@ -88,7 +87,7 @@ class WebSocketBridgeFactory:
             limits=limits,
             members=self._pool,
             proofs=self._proofs,
-            now=time.monotonic(),
+            now=self._pool.now,
         )
 
         def greet(found: PositionAnswer) -> None:

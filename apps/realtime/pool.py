@@ -21,6 +21,7 @@ from apps.vocabulary import ConnectionId, Position, UserId
 logger = logging.getLogger(__name__)
 
 _TICK_S = 1.0
+_LATE_TICKS = 2  # a tick that comes later than this shows that the loop stood still
 _NOBODY: Mapping[ConnectionId, UserWebSocketContext] = MappingProxyType({})
 
 
@@ -63,6 +64,7 @@ class WebSocketConnectionPool:
         self._read_heads = read_heads
         self._find_invalid = find_invalid
         self._clock = clock
+        self._looked_at = self._now = clock()
         self._by_user: dict[UserId, dict[ConnectionId, UserWebSocketContext]] = {}
         self._count = 0
         self._places = 0
@@ -230,10 +232,17 @@ class WebSocketConnectionPool:
 
     # -- looks
 
+    @property
+    def now(self) -> float:
+        """Seconds in which this process did its work. A process that was stopped or hung for a minute finds all the
+        pongs of that minute unread: the minute counts against no tab.
+        """
+        return self._now + min(self._clock() - self._looked_at, _LATE_TICKS * _TICK_S)
+
     async def _tick(self) -> None:
-        now = self._clock()
+        self._now, self._looked_at = self.now, self._clock()
         for connection in self._all():
-            connection.tick(now)
+            connection.tick(self._now)
 
     async def _poll_heads(self) -> None:
         # A hint may be lost; this query makes that cost a second, not an event.

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import time
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -96,7 +97,9 @@ class ConnectedRoom:
 
 
 @asynccontextmanager
-async def open_connected_room(**bounds: Any) -> AsyncIterator[ConnectedRoom]:
+async def open_connected_room(
+    clock: Callable[[], float] = time.monotonic, **bounds: Any
+) -> AsyncIterator[ConnectedRoom]:
     pool_bounds = {
         "connections": 100,
         "connections_per_user": 3,
@@ -127,6 +130,7 @@ async def open_connected_room(**bounds: Any) -> AsyncIterator[ConnectedRoom]:
         database = await stack.enter_async_context(DatabaseThreads(2))
         pool = WebSocketConnectionPool(
             PoolLimits(**pool_bounds | bounds),
+            clock=clock,
             read_heads=lambda users: database.call(read_heads, users),
             find_invalid=find_invalid,
         )

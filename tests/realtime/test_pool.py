@@ -1,5 +1,7 @@
 """Who is connected, who must go, and that nobody is forgotten."""
 
+from itertools import pairwise
+
 import pytest
 
 from apps.realtime.pool import ConnectionRefused
@@ -140,3 +142,19 @@ async def test_a_socket_that_shakes_hands_has_its_place_already():
         assert room.pool.census()["handshakes"] == 0
         with room.pool.place("c"):
             pass
+
+
+async def test_time_in_which_the_process_stood_still_counts_against_no_tab():
+    times = iter([100.0, 101.0, 102.0, 102.5, 162.5, 163.5])
+    now = [0.0]
+
+    def clock():
+        return now[0]
+
+    async with open_connected_room(clock=clock) as room:
+        seen = []
+        for now[0] in times:
+            await room.pool._tick()
+            seen.append(room.pool.now - 100.0)
+        steps = [round(after - before, 1) for before, after in pairwise(seen)]
+        assert steps == [1.0, 1.0, 0.5, 2.0, 1.0], "of the minute two seconds count"
