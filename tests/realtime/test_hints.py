@@ -126,6 +126,36 @@ async def test_a_layer_that_hangs_holds_nobody_up_and_fills_no_memory():
         assert set(ears.heads.values()) == {10}, "what was kept is the newest head of each"
 
 
+async def test_after_an_outage_nothing_is_told_before_somebody_is_there_again_to_hear_it():
+    class JoinsLate(StuckLayer):
+        async def group_add(self, group, channel):
+            await may_join.wait()
+            await super().group_add(group, channel)
+
+    may_join = asyncio.Event()
+    may_join.set()
+    here, late = StuckLayer(), JoinsLate()
+    late.channels, late.groups = here.channels, here.groups  # one and the same, which they reach by two ways
+    patient = HintLimits(beat_s=0.05, silence_s=5.0, timeout_s=0.1, rejoin_s=0.05)
+    async with process(here, "a", limits=patient) as (hints, _), process(late, "b", limits=patient) as (_, ears):
+        await until(lambda: hints.census()["peers"])
+        here.stuck = late.stuck = True
+        sessions = hints.census()["sessions_total"]
+        may_join.clear()
+        here.groups.clear()
+        hints.show([page(1, 5)])
+        await until(lambda: hints.census()["sessions_total"] > sessions)
+        here.stuck = late.stuck = False
+        sent = hints.census()["sent_total"]
+        await until(lambda: here.groups.get(GROUP))
+        hints.show([page(2, 5)])
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: hints.census()["sent_total"] > sent, 0.3)
+        assert hints.census()["sent_total"] == sent
+        may_join.set()
+        await ears.until(lambda: ears.heads == {1: 5, 2: 5})
+
+
 async def test_many_commits_on_a_slow_layer_are_few_messages():
     class SlowLayer(InMemoryChannelLayer):
         async def group_send(self, group, message):

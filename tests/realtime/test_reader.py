@@ -121,6 +121,17 @@ def test_many_requests_are_answered_as_each_by_itself_would_be(appends, asked):
             assert page.events.count('"seq":') == page.count
 
 
+def test_tabs_at_one_place_share_the_page_that_the_least_of_them_takes():
+    log = EventLog(LogLimits(segment=SegmentLimits(events=2)))
+    with transaction.atomic():
+        log.append(UserId(1), [LogEntry(CustomEvent(name="n", value=n)) for n in range(8)])
+    least, most, smallest = (PageRequest(UserId(1), 0, *room) for room in ((4, 9_000), (8, 9_000), (8, 300)))
+    for requests in ([least, most], [most, least]):
+        assert {answer.page.position.seq for answer in read_all(requests).values()} == {4}
+    assert read_all([most])[most].page.position.seq == 8
+    assert read_all([most, smallest])[most].page.position.seq == read_all([smallest])[smallest].page.position.seq < 8
+
+
 def test_a_reconnect_storm_costs_three_queries_a_batch():
     log = EventLog(LogLimits())
     for user in range(1, 41):
