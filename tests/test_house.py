@@ -277,7 +277,7 @@ def test_every_test_file_lies_where_the_file_that_it_tests_lies():
         path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and (path / "__init__.py").exists()
     }
     rooms_of_code = {path.name for path in (ROOT / "apps").iterdir() if (path / "__init__.py").exists()}
-    across = {"browser", "contracts", "docs", "faults", "promises", "project", "removal", "tools"}
+    across = {"browser", "clients", "contracts", "docs", "faults", "promises", "project", "removal", "tools"}
     assert rooms_of_tests <= rooms_of_code | across
 
 
