@@ -78,6 +78,9 @@ class TurnoutServer(Server):  # type: ignore[misc]  # Daphne has no types
             websocket_max_frame_size=services.configuration.frame_bytes * _FRAME_MARGIN,
             websocket_max_message_size=services.configuration.frame_bytes * _FRAME_MARGIN,
             websocket_timeout=-1,  # Daphne would close every socket after a day
+            ping_interval=float(
+                "inf"
+            ),  # and drop after 50 s who answers no ping of its own: ours say why, by our bounds
             server_name="turnout",
             signal_handlers=False,
             verbosity=0,

@@ -9,6 +9,22 @@ from pathlib import Path
 
 import httpx
 
+_GROW = """
+import json, sys
+from ag_ui.core import CustomEvent
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from apps.realtime.log import EventLog, LogLimits
+from apps.realtime.values import LogEntry
+bounds, log, began = json.loads(sys.stdin.read()), EventLog(LogLimits()), {}
+for user in get_user_model().objects.filter(username__in=bounds["names"]):
+    with transaction.atomic():
+        began[user.username] = str(log.head(user.pk))
+        entry = LogEntry(CustomEvent(name="n", value="x" * bounds["size"]))
+        log.append(user.pk, [entry] * bounds["events"])
+print(json.dumps(began))
+"""
+
 
 class StalledTab:
     """Shakes hands and says what it is told, and reads nothing unless asked."""
@@ -101,3 +117,11 @@ def counts(server):
     lines = httpx.get(f"{server.url}/metrics", timeout=30).text.splitlines()
     rows = (line.split() for line in lines if not line.startswith("#"))
     return {row[0].removeprefix("turnout_"): float(row[1]) for row in rows if len(row) == 2}
+
+
+def grow_streams(server, events, size):
+    """Let the stream of every user grow by so many events of this size; where each began, by name."""
+    bounds = json.dumps({"names": list(server.names), "events": events, "size": size})
+    done = server.manage("shell", "-v", "0", "-c", _GROW, stdin=bounds)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
