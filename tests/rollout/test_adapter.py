@@ -163,11 +163,15 @@ def test_a_seam_serves_nobody_by_its_factory_whom_a_seam_it_requires_serves_by_l
 
 
 @pytest.mark.django_db
-def test_a_choice_for_all_seams_costs_two_queries(adapter, anna):
-    move("billing", 0, Placement.of(Stage.RAMP, Decimal(30)), anna, "go")
+def test_a_choice_for_all_seams_costs_two_queries_and_a_third_while_one_is_at_ramp(adapter, anna):
+    move("billing", 0, Placement(Stage.ON), anna, "go")
     with CaptureQueriesContext(connection) as queries:
         adapter.choose_paths(ANNA)
     assert len(queries) == 2
+    move("billing", 1, Placement.of(Stage.RAMP, Decimal(30)), anna, "back")
+    with CaptureQueriesContext(connection) as queries:
+        adapter.choose_paths(ANNA)
+    assert len(queries) == 3
 
 
 @pytest.mark.django_db(transaction=True)
