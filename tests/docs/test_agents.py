@@ -1,12 +1,12 @@
 """The page on agents names every built-in agent and every tool."""
 
-from types import SimpleNamespace
+import os
+import subprocess
+import sys
 
-from apps.agents.base import AgentInput, TokenCount
 from apps.agents.builtin_tools import builtin_tools
 from apps.agents.registry import AgentClassRegistry, build_registry
-from apps.vocabulary import Identity, RunId, ThreadId, UserId
-from tests.docs.pages import code, page
+from tests.docs.pages import ROOT, code, page
 
 AGENTS = page("reference/agents.md")
 
@@ -27,15 +27,30 @@ def test_every_tool_is_documented_and_no_other():
     assert {code(row[0])[0] for row in AGENTS.rows("Tools")} == {tool.name for tool in tools}
 
 
-async def test_the_first_agent_of_the_tutorial_works():
-    (source,) = page("tutorial/first-agent.md").fences("python")
+def test_the_first_agent_of_the_tutorial_passes_the_tests_of_the_tutorial(tmp_path):
+    agent, tests = page("tutorial/first-agent.md").fences("python")
+    (tmp_path / "greeter.py").write_text(agent, encoding="utf-8")
+    (tmp_path / "test_greeter.py").write_text(tests, encoding="utf-8")
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["project.testing"]\n', encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    done = subprocess.run(
+        [*command, f"--rootdir={tmp_path}", str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
+def test_the_first_agent_of_the_tutorial_can_be_registered():
+    source, _ = page("tutorial/first-agent.md").fences("python")
     names = {}
     exec(compile(source, "greeter.py", "exec"), names)
     registry = AgentClassRegistry()
     registry.register(names["GreeterAgent"])
-    context = SimpleNamespace(identity=Identity(UserId(7), "Ann"), usage=TokenCount())
-    task = AgentInput(RunId("r"), ThreadId("t"), "hi")
-    events = [event async for event in registry.create("greeter").run(context, task)]
-    text = "".join(event.delta for event in events if event.type == "TEXT_MESSAGE_CONTENT")
-    assert text == "Hello, Ann you said: hi "
-    assert context.usage.output_tokens == 5
+    assert registry.create("greeter").title == "Greeter"
