@@ -116,6 +116,13 @@ def test_of_many_answers_at_once_the_first_wins_and_starts_the_only_run():
     assert_books_balance()
 
 
+def test_a_call_is_closed_once_whoever_holds_an_old_copy_of_its_row():
+    call = wait_for_approval(Desk())
+    assert approvals.close(call, Closing.DENIED)
+    assert not approvals.close(call, Closing.EXPIRED)
+    assert Interrupt.objects.get().decision == "denied"
+
+
 def test_nobody_decides_anothers_call_and_an_unknown_one_reads_the_same():
     desk = Desk()
     call = wait_for_approval(desk)
