@@ -16,6 +16,7 @@ from django.db import connection
 
 from apps.agents.provider import ModelProvider
 from apps.agents.registry import AgentClassRegistry, build_registry
+from apps.chat.attachments import limits_of, remove_due
 from apps.chat.authentication import Principal, no_longer_valid
 from apps.chat.conversation import Conversation
 from apps.chat.digests import read_digests
@@ -220,6 +221,7 @@ def _jobs(
     return (
         Periodic("approvals", configuration.approval_sweep_s, lambda: database.call(runs.expire_approvals)),
         Periodic("trace", configuration.report_s, tracing.turn),
+        Periodic("attachments", _RECEIPTS_S, lambda: database.call(remove_due, limits_of(configuration))),
         Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
     )
 

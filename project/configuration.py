@@ -37,6 +37,9 @@ class Configuration:
     window_events: int = _bound(512, "events", "events sent beyond the last ack")
     window_bytes: int = _bound(262_144, "bytes", "bytes sent beyond the last ack")
     attachments_per_run: int = _bound(8, "attachments", "attachments of one run")
+    attachment_bytes: int = _bound(4_194_304, "bytes", "one attachment")
+    attachment_bytes_per_user: int = _bound(67_108_864, "bytes", "attachments of one user")
+    attachment_hours: int = _bound(24, "hours", "an attachment that no message holds is kept for")
     inbox_commands: int = _bound(64, "commands", "commands of one connection that wait")
     command_rate_per_s: float = _bound(20.0, "commands/s", "sustained commands of one connection")
     command_burst: int = _bound(60, "commands", "commands of one connection at once")
@@ -177,6 +180,7 @@ class Configuration:
             (self.segment_bytes <= self.commit_bytes_per_user, "segment_bytes <= commit_bytes_per_user"),
             (self.event_bytes >= _EVENT_BYTES, f"event_bytes >= {_EVENT_BYTES}, an envelope and some text"),
             (self.event_id_characters <= _ID_COLUMN, f"event_id_characters <= {_ID_COLUMN}, as messages store them"),
+            (self.attachment_bytes <= self.attachment_bytes_per_user, "attachment_bytes <= attachment_bytes_per_user"),
             (self.event_bytes <= self.publisher_bytes, "event_bytes <= publisher_bytes"),
             (self.run_bytes <= self.log_bytes_per_user, "run_bytes <= log_bytes_per_user"),
             (self.flush_window_min_ms <= self.flush_window_max_ms, "flush_window_min_ms <= flush_window_max_ms"),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from apps.agents.builtin_tools import ThreadHit, builtin_tools
 from apps.agents.tools import Toolbox
+from apps.chat import attachments
 from apps.chat.conversation import Conversation
 from apps.chat.search import search_threads
 from apps.realtime.database import DatabaseThreads
@@ -20,11 +21,16 @@ class ThreadTools:
     def __init__(self, database: DatabaseThreads) -> None:
         self._database = database
         self.conversation: Conversation | None = None
-        self.box = Toolbox(builtin_tools(search=self.search, rename=self.rename))
+        self.box = Toolbox(builtin_tools(search=self.search, rename=self.rename, read=self.read))
 
     async def search(self, user_id: UserId, query: str, limit: int, besides: ThreadId) -> Sequence[ThreadHit]:
         """The user's other threads that mention `query`."""
         return await self._database.call(search_threads, user_id, query, limit, besides)
+
+    async def read(self, user_id: UserId, attachment_id: str) -> tuple[str, str, bytes]:
+        """One of the user's files: name, media type, content. Raises Refusal(not_found)."""
+        attachment, content = await self._database.call(attachments.read, user_id, attachment_id)
+        return attachment.name, attachment.media_type, content
 
     async def rename(self, identity: Identity, thread_id: ThreadId, title: str) -> None:
         """Give one of the user's threads another title. Raises Refusal(not_found)."""

@@ -107,7 +107,7 @@ async def _model_answer(model: Model, context: AgentContext, task: AgentInput) -
 def _asked(task: AgentInput) -> str:
     if not task.attachments:
         return task.text
-    return f"{task.text}\n\n[{len(task.attachments)} files are attached, which you cannot read.]"
+    return f"{task.text}\n\n[Attached files, which `read_attachment` reads: {', '.join(task.attachments)}]"
 
 
 def _as_told(text: str, uses: list[ToolUse]) -> list[HistoryMessage]:

@@ -10,10 +10,12 @@ import orjson
 from ag_ui.core import RunAgentInput
 from django.contrib.auth.models import AbstractUser
 from django.http import HttpRequest, HttpResponse
-from ninja import Path, Query, Status
+from django.utils.http import content_disposition_header
+from ninja import File, Path, Query, Status
 from ninja.errors import AuthenticationError
+from ninja.files import UploadedFile
 
-from apps.chat import agui, export, problems, schemas
+from apps.chat import agui, attachments, export, problems, schemas
 from apps.chat.api_docs import BrowsablePage
 from apps.chat.authentication import Principal, identity_of, principal_of
 from apps.chat.conversation import Conversation, describe_thread
@@ -42,6 +44,7 @@ problems.install(api)
 
 ThreadKey = Annotated[str, Path(description="A thread's `id`.")]
 AgentKey = Annotated[str, Path(description="An agent's `name`, as /api/agents lists them.")]
+AttachmentKey = Annotated[str, Path(description="An attachment's `id`.")]
 RunKey = Annotated[str, Path(description="A run's `id`.")]
 _PROBLEMS: Final = {400: schemas.Problem, 401: schemas.Problem, 403: schemas.Problem}
 _ONE_PROBLEMS: Final = {**_PROBLEMS, 404: schemas.Problem}
@@ -131,6 +134,32 @@ def follow_thread(request: HttpRequest, thread_id: ThreadKey, wanted: Query[sche
     return granted(request, following(_principal(request), ThreadId(thread_id), last, wanted.shape, wanted.until))
 
 
+# -- attachments
+
+
+@api.post(
+    "/attachments",
+    response={201: schemas.AttachmentOut, **_PROBLEMS, 413: schemas.Problem, 429: schemas.Problem},
+    tags=["attachments"],
+)
+def keep_attachment(request: HttpRequest, file: File[UploadedFile]) -> Status[dict[str, Any]]:
+    """Keep a file (multipart, `file`) for a message: name its `id` in a run's `attachments` within a day."""
+    kept = attachments.keep(_user_id(request), file.name or "", file.read(), attachments.limits_of(_bounds()))
+    return Status(201, attachments.describe(kept))
+
+
+@api.get("/attachments/{attachment_id}", response={200: None, **_ONE_PROBLEMS}, tags=["attachments"])
+def show_attachment(request: HttpRequest, attachment_id: AttachmentKey) -> HttpResponse:
+    """The file, to save. It is never shown in place."""
+    attachment, content = attachments.read(_user_id(request), attachment_id)
+    response = HttpResponse(content, content_type=attachment.media_type)
+    response["Content-Disposition"] = content_disposition_header(as_attachment=True, filename=attachment.name) or ""
+    response["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    response["X-Content-Type-Options"] = "nosniff"
+    response["Cross-Origin-Resource-Policy"] = "same-origin"
+    return response
+
+
 # -- runs
 
 
@@ -154,7 +183,7 @@ def run_agui(request: HttpRequest, agent: AgentKey, body: RunAgentInput) -> Http
     if not reply["ok"]:
         raise _refusal(reply["error"])
     run_id = RunId(reply["result"]["run_id"])
-    most = execution_config().services.configuration.stream_snapshot_bytes
+    most = _bounds().stream_snapshot_bytes
     return granted(request, following_run(principal, run_id, call.wishes.when_left, most))
 
 
@@ -240,9 +269,13 @@ def _conversation() -> Conversation:
     return conversation
 
 
+def _bounds() -> Any:
+    return execution_config().services.configuration
+
+
 def _run_start(body: schemas.RunIn) -> RunStart:
     """The body as the command that the socket knows, checked by the same code."""
-    bounds = execution_config().services.configuration
+    bounds = _bounds()
     limits = Limits(
         frame_bytes=bounds.frame_bytes,
         event_bytes=bounds.event_bytes,

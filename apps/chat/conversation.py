@@ -18,6 +18,7 @@ from ag_ui.core import CustomEvent
 from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
+from apps.chat import attachments
 from apps.chat.messages import MessageView, moment_of
 from apps.chat.models import COMMAND_ID_LENGTH, CommandReceipt, Message, Thread, not_found
 from apps.chat.projection import OPEN, ThreadView
@@ -132,8 +133,6 @@ class Conversation:
         Raises Refusal (not_found, thread_busy, input_too_large, quota_exceeded, and what admission refuses).
         """
         user_id = identity.user_id
-        if command.attachments:
-            raise Refusal(ErrorCode.NOT_FOUND, "there is no such attachment, or it is not yours")
         self._runs.lock_user(user_id)
         CommandReceipt.objects.filter(user_id=user_id).forget(self._forgotten_before())
         thread = Thread.objects.owned(user_id).lock(command.thread_id)
@@ -155,6 +154,7 @@ class Conversation:
                 text=message.text,
                 message_id=MessageId(message.message_id),
                 message=_as_event(message, agent),
+                attachments=[part["id"] for part in message.parts],
                 if_busy=command.if_busy,
                 retry_of=command.retry_of,
             ),
@@ -275,6 +275,7 @@ class Conversation:
         thread = Thread.objects.owned(user_id).lock(thread_id)
         self._runs.cancel_in_thread(user_id, thread_id)
         Run.objects.owned(user_id).filter(thread_id=thread_id).update(text="", message={}, attachments=[])
+        attachments.forget_thread(user_id, thread_id)
         self._log.begin_erasure(user_id, thread_id)
         self._tell(thread, "turnout.thread.deleted", {"id": thread_id})
         thread.delete()
@@ -304,6 +305,7 @@ class Conversation:
             after_run_id=after_run_id or "",
             role="user",
             text=text,
+            parts=attachments.attach(user_id, ThreadId(thread.pk), command.attachments),
             created_at=_whole_milliseconds(timezone.now()),
         )
 
@@ -372,6 +374,7 @@ def _as_event(message: Message, agent: str) -> dict[str, Any]:
         "id": message.message_id,
         "role": "user",
         "content": message.text,
+        "parts": message.parts,
         "parentId": message.parent_id or None,
         "afterRunId": message.after_run_id or None,
         "createdAt": moment_of(message.created_at),

@@ -86,7 +86,9 @@ def _size(message: HistoryMessage) -> int:
 def told(message_id: MessageId, role: str, text: str, parts: Sequence[Mapping[str, Any]]) -> list[HistoryMessage]:
     """One stored message as agents and AG-UI clients are told of it: its text and calls, then the calls' results."""
     if role == "user":
-        return [HistoryMessage("user", text, message_id)]
+        files = [f"{part['name']} (id {part['id']})" for part in parts if part["type"] == "attachment"]
+        said = f"{text}\n\n[Attached: {', '.join(files)}]" if files else text
+        return [HistoryMessage("user", said, message_id)]
     calls = [part for part in parts if part["type"] == "tool_call"]
     if not text and not calls:
         return []

@@ -20,6 +20,7 @@ from apps.vocabulary import ID_LENGTH, ErrorCode, MessageId, Refusal, RunId, Thr
 TITLE_LENGTH: Final = 200  # characters
 MESSAGE_ID_LENGTH: Final = 128  # characters; ids of answers come from agents and their model providers
 COMMAND_ID_LENGTH: Final = 64  # characters
+ATTACHMENT_NAME_LENGTH: Final = 150  # characters
 
 # Nothing else can be a key. PostgreSQL fails on a NUL in a parameter, psycopg on a lone surrogate, where both
 # should find nothing; and a key of 10 KiB need not travel to the database.
@@ -170,6 +171,71 @@ class Message(models.Model):
     def stored_bytes(self) -> int:
         """What it adds to its thread's size: its text, and its parts as JSON."""
         return len(self.text.encode()) + (len(orjson.dumps(self.parts)) if self.parts else 0)
+
+
+class AttachmentQuerySet(models.QuerySet["Attachment"]):
+    """Attachments of all users."""
+
+    def owned(self, user_id: UserId) -> "Owned[Attachment, AttachmentQuerySet]":
+        """The door to one user's attachments."""
+        return Owned(self.filter(user_id=user_id), "id")
+
+    def held_bytes(self, user_id: UserId) -> int:
+        """What a user's files have together."""
+        held: int = self.filter(user_id=user_id).aggregate(held=models.Sum("size", default=0))["held"]
+        return held
+
+    def due(self, before: datetime) -> Self:
+        """Those that came before this and belong to nothing, oldest first."""
+        return self.filter(thread_id="", created_at__lt=before).order_by("created_at", "pk")
+
+    def without_thread(self) -> Self:
+        """Those whose thread is gone."""
+        threads = Thread.objects.filter(pk=models.OuterRef("thread_id"))
+        return self.filter(~models.Q(thread_id=""), ~models.Exists(threads)).order_by("pk")
+
+
+class Attachment(models.Model):
+    """A file of a user's. `thread_id` is empty until a message holds it, and again when its thread is deleted."""
+
+    id = models.CharField(max_length=ID_LENGTH, primary_key=True, default=new_id)
+    user_id = models.BigIntegerField()
+    thread_id = models.CharField(max_length=ID_LENGTH, blank=True)
+    name = models.CharField(max_length=ATTACHMENT_NAME_LENGTH)
+    media_type = models.CharField(max_length=40, help_text="as its content says")
+    size = models.IntegerField(help_text="bytes")
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the content")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = AttachmentQuerySet.as_manager()
+
+    class Meta:
+        indexes = (
+            models.Index(fields=["user_id", "thread_id"], name="chat_attachment_owner"),
+            models.Index(fields=["thread_id", "created_at"], name="chat_attachment_due"),
+        )
+
+    def __str__(self) -> str:
+        return f"attachment {self.id}"
+
+    @property
+    def stored_as(self) -> str:
+        """Its name in the storage."""
+        return f"{self.user_id}/{self.id}"
+
+
+class StoredFile(models.Model):
+    """A content in the database, for the storage that is the default for attachments."""
+
+    name = models.CharField(max_length=80, primary_key=True)
+    user_id = models.BigIntegerField()
+    content = models.BinaryField()
+
+    class Meta:
+        indexes = (models.Index(fields=["user_id"], name="chat_stored_file_owner"),)
+
+    def __str__(self) -> str:
+        return f"stored file {self.name}"
 
 
 class CommandReceiptQuerySet(models.QuerySet["CommandReceipt"]):

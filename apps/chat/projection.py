@@ -182,6 +182,7 @@ class ThreadView:
                     place=0,
                     parent_id=(before and before.newest_id) or message.get("parentId"),
                     after_run_id=after_run_id,
+                    parts=[dict(part) for part in message.get("parts", ())],
                     pieces=[message["content"]],
                 )
             )

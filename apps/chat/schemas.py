@@ -97,8 +97,17 @@ class ThreadPage(Schema):
     next_cursor: str | None = Field(description="Send it as `cursor` for the page after; null on the last page.")
 
 
+class AttachmentOut(Schema):
+    """A file. `type` is the media type that its content has."""
+
+    id: str
+    name: str
+    type: str
+    bytes: int
+
+
 class MessageOut(Schema):
-    """A message. `parts` holds reasoning, tool calls and sub-agents, in order, after the text."""
+    """A message. `parts` holds attachments of a user's; reasoning, tool calls and sub-agents of an answer, in order."""
 
     id: str
     parent_id: str | None

@@ -6,7 +6,7 @@ the audit says how old those are.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,7 +18,8 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from apps.agents.base import TokenCount
-from apps.chat.models import ApiToken, CommandReceipt, Thread
+from apps.chat.attachments import AttachmentLimits, forget_thread, remove_due
+from apps.chat.models import ApiToken, Attachment, CommandReceipt, Thread
 from apps.chat.snapshot import needed_from
 from apps.execution.lifecycle import interrupted
 from apps.execution.models import Run, UserBudget
@@ -50,6 +51,7 @@ class CleanupLimits:
     run_deadline_s: float  # a run that started longer ago can no longer end by itself
     receipt_hours: float  # how long a command id is remembered
     retention: RetentionLimits  # what one user's log may hold
+    attachments: AttachmentLimits = field(default_factory=AttachmentLimits)
 
 
 class Cleanup:
@@ -74,6 +76,7 @@ class Cleanup:
                 Check("Ledgers are open as runs are", self._wrong_ledgers, FIX, self._close_ledgers),
                 *self._books.after_runs(),
                 Check("Command receipts expire", self._old_receipts, FIX, self._delete_receipts),
+                Check("Attachments are held or expire", self._old_attachments, FIX, self._remove_attachments),
                 Check("Tokens expire", self._old_tokens, FIX, self._delete_tokens),
                 Check("The log keeps to its bounds", self._overdue_streams, FIX, self._trim_streams),
                 Check("Deleted threads are blanked", self._unblanked_threads, FIX, self._blank_threads),
@@ -163,6 +166,20 @@ class Cleanup:
 
     def _delete_receipts(self) -> None:
         CommandReceipt.objects.all().forget(self._forgotten_before())
+
+    def _old_attachments(self) -> Tally:
+        tally = Tally("attachments", seen=Attachment.objects.count())
+        late = timedelta(hours=self._limits.attachments.unattached_hours + 2)  # they are looked for once an hour
+        for attachment in Attachment.objects.due(timezone.now() - late):
+            tally.add_wrong(f"{attachment} of user {attachment.user_id}")
+        for attachment in Attachment.objects.without_thread():
+            tally.add_wrong(f"{attachment} of user {attachment.user_id}, whose thread is gone")
+        return tally
+
+    def _remove_attachments(self) -> None:
+        for attachment in Attachment.objects.without_thread():
+            forget_thread(UserId(attachment.user_id), ThreadId(attachment.thread_id))
+        remove_due(self._limits.attachments)
 
     def _old_tokens(self) -> Tally:
         tally = Tally("tokens", seen=ApiToken.objects.count())

@@ -19,7 +19,8 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from apps.chat.models import ApiToken
+from apps.chat.attachments import remove_files
+from apps.chat.models import ApiToken, Attachment
 from apps.execution.models import Run, UserBudget
 from apps.execution.states import RunStatus
 from apps.execution.tasks import cancel_run
@@ -105,6 +106,8 @@ def deletion_step(user_id: UserId, rows: int) -> int:
         for model in owned_models():
             keys = list(_rows(model, user_id).order_by("pk").values_list("pk", flat=True)[:rows])
             if keys:
+                if model is Attachment:  # their contents may lie in a storage of the installation's
+                    remove_files(list(Attachment.objects.filter(pk__in=keys)))
                 _manager(model).filter(pk__in=keys).delete()
                 return len(keys)
     return 0

@@ -13,7 +13,7 @@ import orjson
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q
 
-from apps.chat.models import CommandReceipt, Message, Thread
+from apps.chat.models import Attachment, CommandReceipt, Message, Thread
 from apps.execution.models import Run
 from apps.operations.auditing import Audit, Check, Tally
 from apps.operations.streams import chain_fault
@@ -35,6 +35,7 @@ def isolation_audit() -> Audit:
             Check("Ledgers agree with runs", _foreign_ledgers, ASK_A_PERSON),
             Check("Runs are in own threads", _foreign_runs, ASK_A_PERSON),
             Check("Messages are in own threads", _foreign_messages, ASK_A_PERSON),
+            Check("Attachments are in own threads", _foreign_attachments, ASK_A_PERSON),
             Check("Replies name own things", _foreign_replies, ASK_A_PERSON),
         ),
     )
@@ -109,6 +110,14 @@ def _foreign_messages() -> Tally:
         Message.objects.filter(foreign_thread | foreign_run).order_by("pk").values_list("message_id", "thread_id")
     ):
         tally.add_wrong(f"message {key} in thread {thread_id}")
+    return tally
+
+
+def _foreign_attachments() -> Tally:
+    tally = Tally("attachments", seen=Attachment.objects.count())
+    foreign = Thread.objects.filter(pk=OuterRef("thread_id")).exclude(user_id=OuterRef("user_id"))
+    for attachment_id in _names(Attachment.objects.filter(Exists(foreign)), "pk"):
+        tally.add_wrong(f"attachment {attachment_id}")
     return tally
 
 

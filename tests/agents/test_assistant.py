@@ -114,8 +114,8 @@ async def test_stopping_in_the_middle_closes_the_models_stream():
     assert model.closed == 1
 
 
-async def test_attachments_are_mentioned_to_a_model_that_cannot_read_them():
+async def test_attachments_are_named_to_the_model():
     world = World(model=ScriptedModel([says("I see none.")]))
     task = AgentInput(world.run_id, "thread", "what is this?", attachments=("a1", "a2"))
     assert [event async for event in AssistantAgent().run(world, task)]
-    assert "2 files are attached, which you cannot read" in world.model.asked[0][0][-1].text
+    assert "`read_attachment` reads: a1, a2" in world.model.asked[0][0][-1].text

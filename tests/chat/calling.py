@@ -47,6 +47,7 @@ CALLS = [
     ("POST", "runs", {"thread_id": "{thread}", "text": "hello"}),
     ("POST", "runs", {"thread_id": "{thread}", "text": "hello", "parent_message_id": "{message}"}),
     ("POST", "runs", {"thread_id": "{thread}", "retry_of": "{run}"}),
+    ("GET", "attachments/{attachment}", None),
     ("GET", "runs/{run}", None),
     ("POST", "runs/{run}/cancel", None),
 ]

@@ -3,6 +3,7 @@
 import pytest
 from django.utils import timezone
 
+from apps.chat.attachments import AttachmentLimits, keep
 from apps.chat.models import Thread
 from apps.execution.models import Run
 from apps.vocabulary import new_id
@@ -191,8 +192,9 @@ def test_usage_counts_nobody_elses_runs(ann, bob):
 def test_another_users_id_is_answered_exactly_as_an_unknown_one(ann, bob, method, path, body):
     thread_id = ann.thread("hers").pk
     asked = ann.answer(thread_id)
-    theirs = {"thread": thread_id, "run": asked["run_id"], "message": asked["message_id"]}
-    nobodys = {"thread": new_id(), "run": new_id(), "message": new_id()}
+    file = keep(ann.user_id, "a.txt", b"hers", AttachmentLimits()).pk
+    theirs = {"thread": thread_id, "run": asked["run_id"], "message": asked["message_id"], "attachment": file}
+    nobodys = {name: new_id() for name in theirs}
     before = ann.entries()
     foreign = bob.call(method, filled(path, theirs), filled(body, theirs))
     unknown = bob.call(method, filled(path, nobodys), filled(body, nobodys))
@@ -207,7 +209,8 @@ def test_the_matrix_has_every_call_that_takes_an_id(ann):
     document = ann.call("GET", "openapi.json").json()
     with_id = {(method.upper(), path.removeprefix("/api/")) for path, calls in document["paths"].items()
                for method in calls if "_id}" in path}  # fmt: skip
-    covered = {(method, path.split("?")[0].replace("{thread}", "{thread_id}").replace("{run}", "{run_id}"))
+    covered = {(method, path.split("?")[0].replace("{thread}", "{thread_id}").replace("{run}", "{run_id}")
+                .replace("{attachment}", "{attachment_id}"))
                for method, path, _ in CALLS}  # fmt: skip
     assert with_id <= covered
 
@@ -215,5 +218,7 @@ def test_the_matrix_has_every_call_that_takes_an_id(ann):
 @pytest.mark.parametrize("odd", HOSTILE_IDS)
 @pytest.mark.parametrize(("method", "path", "body"), [row for row in CALLS if "{" in row[1]])
 def test_an_id_that_is_none_is_not_found(ann, odd, method, path, body):
-    response = ann.call(method, filled(path, {"thread": odd, "run": odd}), filled(body, {"message": "x"}))
+    response = ann.call(
+        method, filled(path, {"thread": odd, "run": odd, "attachment": odd}), filled(body, {"message": "x"})
+    )
     check_problem(response, 404, "not_found")

@@ -23,7 +23,10 @@ def test_every_tool_is_documented_and_no_other():
     async def rename(identity, thread_id, title):
         pass
 
-    tools = builtin_tools(search=search, rename=rename)
+    async def read(user_id, attachment_id):
+        return "", "", b""
+
+    tools = builtin_tools(search=search, rename=rename, read=read)
     assert {code(row[0])[0] for row in AGENTS.rows("Tools")} == {tool.name for tool in tools}
 
 

@@ -4,6 +4,7 @@ from typing import override
 
 from django.conf import settings
 
+from apps.chat.attachments import limits_of
 from apps.chat.folding import MessageFold
 from apps.execution.recovery import Recovery
 from apps.operations.auditing import Audit, AuditCommand
@@ -25,6 +26,7 @@ class Command(AuditCommand):
             + bounds.cleanup_timeout_s
             + bounds.report_stale_s,
             receipt_hours=bounds.receipt_hours,
+            attachments=limits_of(bounds),
             retention=RetentionLimits(
                 rows=bounds.log_rows_per_user,
                 size=bounds.log_bytes_per_user,
