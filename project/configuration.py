@@ -185,6 +185,11 @@ class Configuration:
             (self.run_bytes <= self.log_bytes_per_user, "run_bytes <= log_bytes_per_user"),
             (self.flush_window_min_ms <= self.flush_window_max_ms, "flush_window_min_ms <= flush_window_max_ms"),
             (2 * self.hint_beat_s < self.hint_silence_s, "2 * hint_beat_s < hint_silence_s"),
+            *self._relations_of_runs(),
+        )
+
+    def _relations_of_runs(self) -> tuple[tuple[bool, str], ...]:
+        return (
             (self.run_slots_per_user <= self.open_runs_per_user, "run_slots_per_user <= open_runs_per_user"),
             (self.waiting_runs_per_user <= self.open_runs_per_user, "waiting_runs_per_user <= open_runs_per_user"),
             (self.run_slots_per_user <= self.run_slots, "run_slots_per_user <= run_slots"),
