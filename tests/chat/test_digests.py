@@ -31,3 +31,4 @@ def test_a_digest_is_that_of_the_text_a_tab_assembles_and_of_nobody_elses():
         found = read_digests(wanted)
     assert len(queries) == 1
     assert found == {(anna.user_id, mine): [sha256("hé 😀")], (bert.user_id, theirs): [sha256("other")]}
+    assert not read_digests({(anna.user_id, theirs), (bert.user_id, mine)}), "each asks for the other's"

@@ -202,6 +202,21 @@ async def test_a_defect_of_who_holds_a_connection_is_not_taken_for_one_of_its_se
         assert room.pool.census()["connections"] == 0
 
 
+async def test_a_defect_of_who_holds_a_connection_goes_on_beside_one_of_its_sender(caplog):
+    async def hold(bridges):
+        async with bridges.open_connection(Identity(UserId(1), "x"), BrokenWire(), "p"):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise KeyError("consumer")
+
+    async with open_connected_room() as room:
+        with pytest.raises(KeyError):
+            await hold(room.bridges)
+        assert "failed" in caplog.text
+        assert room.pool.census()["connections"] == 0
+
+
 async def test_a_send_that_never_returns_is_given_up_when_the_tab_was_told_to_go():
     async with open_connected_room() as room:
         deaf = DeafWire()
