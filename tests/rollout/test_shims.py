@@ -77,7 +77,11 @@ def test_at_retired_old_calls_are_refused_and_counted_wherever_they_are_made():
 def test_the_adapter_calls_what_is_behind_the_shim_without_a_warning(monkeypatch):
     monkeypatch.setattr(paths, "old_billing", old_entry("billing")(paths.old_billing))
     assert resolve(BILLING.legacy) is paths.old_billing.__wrapped__
-    adapter = FactoryAdapter((BILLING,))
+
+    async def open_gate(_seam):
+        pass  # the real one would leave its thread's connection behind
+
+    adapter = FactoryAdapter((BILLING,), reach=open_gate)
 
     async def use():
         async with adapter.use(BILLING, Identity(UserId(1), "anna"), PinnedPath("legacy", 0), "x") as client:

@@ -237,6 +237,7 @@ def test_a_guard_that_fails_is_reported_and_takes_nothing_of_the_runs_end_with_i
         watch.observe([ended(1, "factory", Outcome.FAILED)])
     assert "could not judge" in caplog.text
     assert standing().placement == RAMP
+    assert [model.objects.count() for model in (GuardState, ObservedEnd)] == [0, 0]  # nothing half done is left
 
 
 def test_ends_of_seams_that_are_not_declared_are_passed_over(watch):
