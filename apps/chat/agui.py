@@ -58,7 +58,7 @@ def understand(agent: str, thread_id: ThreadId, given: RunAgentInput) -> AguiCal
     """
     wishes = _wishes(given.forwarded_props)
     run_id = _bounded(given.run_id, "runId")
-    command_id = hashlib.sha256(f"agui:{given.thread_id}:{run_id}".encode()).hexdigest()
+    command_id = hashlib.sha256(f"agui:{len(given.thread_id)}:{given.thread_id}:{run_id}".encode()).hexdigest()
     if given.resume:
         return AguiCall(_decision(command_id, given), wishes)
     parent = None if wishes.parent_message_id is None else MessageId(wishes.parent_message_id)

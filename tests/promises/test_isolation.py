@@ -1,6 +1,7 @@
 """Nothing of user A reaches user B on the path of a new installation.
 
-The same test finds the singletons' leaks, in the legacy room's tests: a canary test that cannot fail proves nothing.
+Frames only, and quickly: this much is also asked where a room was taken out. Every other sink, and the proof that the
+search finds the singletons' leaks, has `test_isolation_everywhere.py`.
 """
 
 import asyncio
