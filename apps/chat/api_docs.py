@@ -1,10 +1,15 @@
-"""The browsable page of the API, drawn on the server from the OpenAPI document: no script, nothing from elsewhere."""
+"""The browsable page of the API, drawn on the server from the OpenAPI document. Nothing comes from elsewhere; the one
+script sends what its reader fills in.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import get_token
 from django.shortcuts import render
 from ninja import NinjaAPI
 from ninja.openapi.docs import DocsBase
@@ -18,6 +23,7 @@ class Field:
     kind: str
     required: bool
     description: str
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,8 @@ class Call:
     anchor: str
     parameters: tuple[Field, ...]
     body: str
+    takes_file: bool
+    example: str
     answers: tuple[Answer, ...]
 
 
@@ -57,12 +65,14 @@ class BrowsablePage(DocsBase):
 
     def render_page(self, request: HttpRequest, api: NinjaAPI, **kwargs: Any) -> HttpResponse:
         """The page."""
+        get_token(request)  # has the middleware set the cookie that the page's calls send back
         document = api.get_openapi_schema(path_params=kwargs)
         context = {
             "api": api,
             "openapi_url": self.get_openapi_url(api, kwargs),
             "calls": list(calls_of(document)),
             "shapes": list(shapes_of(document)),
+            "csrf_cookie": settings.CSRF_COOKIE_NAME,
         }
         return render(request, "chat/api_docs.html", context)
 
@@ -80,6 +90,8 @@ def calls_of(document: Mapping[str, Any]) -> Iterator[Call]:
                 operation["operationId"],
                 tuple(_parameter(parameter) for parameter in operation["parameters"]),
                 _content(body),
+                "multipart/form-data" in body,
+                _example(body, document["components"]["schemas"]),
                 tuple(
                     Answer(str(status), answer["description"], _content(answer.get("content", {})))
                     for status, answer in operation["responses"].items()
@@ -119,7 +131,18 @@ def _parameter(parameter: Mapping[str, Any]) -> Field:
     schema = parameter["schema"]
     description = parameter.get("description") or schema.get("description", "")
     kind = f"{kind_of(schema)}, in the {parameter['in']}"
-    return Field(parameter["name"], kind, parameter.get("required", False), description)
+    return Field(parameter["name"], kind, parameter.get("required", False), description, parameter["in"])
+
+
+def _example(body: Mapping[str, Any], shapes: Mapping[str, Any]) -> str:
+    """The body's required fields, empty, as JSON to fill in."""
+    schema = body.get("application/json", {}).get("schema", {})
+    options = schema.get("anyOf") or [schema]
+    shape: Mapping[str, Any] = next((shapes[kind_of(option)] for option in options if kind_of(option) in shapes), {})
+    empty: dict[str, Any] = {"array": [], "object": {}, "integer": 0, "boolean": False}
+    fields = shape.get("properties", {})
+    filled = {name: empty.get(fields[name].get("type", "string"), "") for name in shape.get("required", ())}
+    return orjson.dumps(filled, option=orjson.OPT_INDENT_2).decode()
 
 
 def _content(content: Mapping[str, Any]) -> str:

@@ -179,7 +179,8 @@ class Conversation:
         """One run. Raises Refusal(not_found), also when its thread was deleted."""
         described = self._runs.describe(identity.user_id, run_id)
         Thread.objects.owned(identity.user_id).get(described["thread_id"])
-        return described
+        moments = {name: at for name, at in described.items() if name.endswith("_at") and at is not None}
+        return described | {name: moment_of(datetime.fromisoformat(at)) for name, at in moments.items()}
 
     @transaction.atomic
     def decide_tool(self, identity: Identity, command: ToolDecide) -> dict[str, Any]:

@@ -5,7 +5,7 @@ A problem says what was wrong and what is accepted. It repeats nothing of the re
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
@@ -120,10 +120,15 @@ def _on_http_error(_request: HttpRequest, error: HttpError | type[HttpError]) ->
 
 def _on_invalid(_request: HttpRequest, error: ValidationError | type[ValidationError]) -> HttpResponse:
     assert isinstance(error, ValidationError)
-    fields = [
-        {"where": ".".join(str(part) for part in wrong["loc"])[:200], "what": wrong["msg"]} for wrong in error.errors
-    ]
+    fields = [{"where": _where(wrong["loc"]), "what": wrong["msg"]} for wrong in error.errors]
     return problem(HTTPStatus.BAD_REQUEST, "bad_request", "the request does not hold what it must", fields)
+
+
+def _where(place: Sequence[str | int]) -> str:
+    """Where in the request, as its sender knows it: ninja puts the name of our parameter behind `body` and `file`."""
+    kind, *inside = place
+    names = [kind, *inside[1:]] if kind in {"body", "file"} else [kind, *inside]
+    return ".".join(map(str, names))[:200]
 
 
 def _on_missing(_request: HttpRequest, _error: object) -> HttpResponse:
