@@ -42,7 +42,7 @@ class SlowTools:
         self._clock = clock
         self.go = asyncio.Event()
 
-    async def call(self, name, arguments, tool_call_id):
+    async def call(self, name, arguments, tool_call_id, decision=None):
         await self.go.wait()
         self._clock.now += 3
         if name == "broken":
