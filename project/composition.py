@@ -138,7 +138,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     engines = ExecutionEngineFactory(run_limits(configuration))
     agents = build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
     switch = Switch(configuration, database, engines, bridges, agents, tools.box)
-    execution = Execution(configuration, process_id, database, log, switch, agents, tools.box)
+    execution = Execution(configuration, process_id, kind, database, log, switch, agents, tools.box)
     conversation = tools.conversation = Conversation(runs=execution.runs, log=log, limits=chat_limits(configuration))
     upkeep = _upkeep(configuration, database, pool)
     counted: dict[str, Counted] = {"engines": engines, "pool": pool, "log": log, "reader": reader, "hints": hints}
@@ -172,7 +172,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         runs=execution.runs,
         executor=execution.executor,
         conversation=conversation,
-        readiness=_readiness(database, pool, log, execution.executor, upkeep, hints),
+        readiness=_readiness(database, pool, log, execution, upkeep, hints),
         metrics=Metrics(census, kind=kind, version=VERSION) if configuration.metrics else None,
     )
 
@@ -249,7 +249,7 @@ def _readiness(
     database: DatabaseThreads,
     pool: WebSocketConnectionPool,
     log: EventLog,
-    executor: Executor,
+    execution: Execution,
     upkeep: Upkeep,
     hints: Hints,
 ) -> Readiness:
@@ -257,7 +257,7 @@ def _readiness(
         {
             "database": database_check(database),
             "writer": condition_check(lambda: log.is_open, "the log's writer has stopped"),
-            "executor": condition_check(lambda: executor.is_alive, "the executor has stopped"),
+            "executor": condition_check(lambda: execution.is_alive, "the executor has stopped"),
             "history": condition_check(lambda: upkeep.history_is_intact, WENT_BACK),
             "drain": condition_check(lambda: not pool.draining, "the process is draining"),
         },

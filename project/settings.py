@@ -1,6 +1,7 @@
 """Django's settings. What differs between installations comes from the environment; see docs/reference/settings."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,15 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 }
 
-# A task is only a wake-up of the executor in this process, so running it where it is enqueued is all that is needed.
-TASKS = {"default": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"}}
+# A task is only a wake-up. Where runs are executed in this process, running it where it is enqueued is all it needs.
+TASKS: dict[str, dict[str, Any]] = {"default": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"}}
+TURNOUT_EXECUTE_QUEUED = "project.worker.execute_queued"
+if CONFIGURATION.execution == "workers" and DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    if find_spec("procrastinate") is None:
+        raise ImproperlyConfigured("TURNOUT_EXECUTION=workers needs the extra `workers`: uv pip install '.[workers]'")
+    INSTALLED_APPS.append("procrastinate.contrib.django")
+    PROCRASTINATE_AUTODISCOVER_MODULE_NAME = None  # its worker runs no tasks of the apps
+    TASKS = {"default": {"BACKEND": "apps.execution.jobs.ProcrastinateBackend", "QUEUES": []}}
 
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",

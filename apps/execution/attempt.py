@@ -115,6 +115,11 @@ class RunAttempt:
         """The run."""
         return self._claimed.lease.run_id
 
+    @property
+    def was_drained(self) -> bool:
+        """Whether it was stopped because its process ends."""
+        return self._stop is Stop.DRAINED
+
     def request_stop(self, stop: Stop) -> None:
         """Ask the run to end soon; the first who asks is named in its end."""
         if self._stop is None:

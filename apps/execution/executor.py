@@ -55,11 +55,13 @@ class Executor:
         open_engine: OpenEngine,
         open_bridge: OpenBridge,
         history: ReadHistory,
+        hand_over: Callable[[str, RunId], bool],
         limits: RunLimits,
     ) -> None:
         self._database = database
         self._runs = runs
         self._keeper = keeper
+        self._hand_over = hand_over
         self._limits = limits
         self._workshop = Workshop(
             database=database,
@@ -76,6 +78,7 @@ class Executor:
             limits=limits,
         )
         self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
         self._draining = False
         self._attempts: dict[RunId, RunAttempt] = {}
         self._left_behind: set[asyncio.Task[None]] = set()
@@ -168,6 +171,14 @@ class Executor:
             await asyncio.wait({self._main}, timeout=max(0.0, deadline - loop.time()) / 2)
         await self._give_up_on_what_is_left(deadline)
 
+    async def wait_until_idle(self, timeout_s: float) -> None:
+        """Returns when nothing runs here and nothing was there to be claimed, at the latest after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            logger.info("%r goes on with its runs no longer than %g s", self, timeout_s)
+
     def census(self) -> Mapping[str, int]:
         """Counts for the process report."""
         return {
@@ -218,7 +229,10 @@ class Executor:
             claimed = await self._database.call(self._runs.claim)
             self._in_doubt = False
             if claimed is None:
+                if not self._attempts:
+                    self._idle.set()
                 return
+            self._idle.clear()
             self._start(group, claimed)
 
     async def _take_up_unknown_claims(self, group: asyncio.TaskGroup) -> None:
@@ -252,6 +266,8 @@ class Executor:
     async def _attempt(self, attempt: RunAttempt) -> None:
         try:
             await attempt.execute()
+            if attempt.was_drained:
+                await self._database.call(self._hand_over, self._keeper.process_id, attempt.run_id)
         except Exception:
             # An attempt raises nothing; if it does, that is a defect, which must not cancel the runs of
             # others.
