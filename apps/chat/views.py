@@ -28,6 +28,7 @@ MODULES = (
     "chat/connection.js",
     "chat/dialogs.js",
     "chat/dom.js",
+    "chat/files.js",
     "chat/items.js",
     "chat/keys.js",
     "chat/markdown.js",
