@@ -26,7 +26,8 @@ from apps.execution.executor import Executor
 from apps.execution.factory import ExecutionEngineFactory
 from apps.execution.service import RunService
 from apps.execution.settlement import Settlement
-from apps.operations.census import Counted, census_of
+from apps.operations.backlog import Backlog
+from apps.operations.census import Census, Counted, census_of
 from apps.operations.health import Readiness, condition_check, database_check
 from apps.operations.heartbeat import Heartbeat
 from apps.operations.metrics import Metrics
@@ -142,7 +143,9 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     conversation = tools.conversation = Conversation(runs=execution.runs, log=log, limits=chat_limits(configuration))
     upkeep = _upkeep(configuration, database, pool)
     counted: dict[str, Counted] = {"engines": engines, "pool": pool, "log": log, "reader": reader, "hints": hints}
-    census = census_of(**execution.counted(), **counted, proofs=proofs, upkeep=upkeep, switch=switch, database=database)
+    backlog = Backlog(database)
+    counted |= {"backlog": backlog, "proofs": proofs, "upkeep": upkeep, "switch": switch, "database": database}
+    census = census_of(**execution.counted(), **counted)
 
     parts: tuple[AbstractAsyncContextManager[Any], ...] = (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
@@ -154,6 +157,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         *execution.parts(),
         upkeep,
         *_jobs(configuration, database, execution.runs, conversation, tracing),
+        Periodic("backlog", configuration.report_s, backlog.turn),
         *switch.jobs(),
     )
     for part in parts:
@@ -173,7 +177,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         executor=execution.executor,
         conversation=conversation,
         readiness=_readiness(database, pool, log, execution, upkeep, hints),
-        metrics=Metrics(census, kind=kind, version=VERSION) if configuration.metrics else None,
+        metrics=_metrics(census, kind, log, execution.executor) if configuration.metrics else None,
     )
 
 
@@ -209,6 +213,11 @@ def _hints(configuration: Configuration, pool: WebSocketConnectionPool, process_
 def _upkeep(configuration: Configuration, database: DatabaseThreads, pool: WebSocketConnectionPool) -> Upkeep:
     file = witness_file(configuration, connection.settings_dict)
     return Upkeep(database, retention_limits(configuration), file, pool.send_back)
+
+
+def _metrics(census: Census, kind: str, log: EventLog, executor: Executor) -> Metrics:
+    histograms = (log.commit_seconds, executor.claim_wait_seconds, executor.run_seconds)
+    return Metrics(census, kind=kind, version=VERSION, histograms=histograms)
 
 
 def _jobs(

@@ -214,10 +214,14 @@ PROXY_HOPS: int = env.int("PROXY_HOPS", default=0)  # proxies that each append t
 if BEHIND_TLS_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
+_LOG_FORMATTERS = {"lines": "LineFormatter", "json": "JsonFormatter"}
+LOG_FORMAT: str = env.str("LOG_FORMAT", default="lines")
+if LOG_FORMAT not in _LOG_FORMATTERS:
+    raise ImproperlyConfigured(f"LOG_FORMAT is {LOG_FORMAT!r}; it takes {' or '.join(_LOG_FORMATTERS)}")
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "formatters": {"line": {"()": f"apps.operations.loglines.{_LOG_FORMATTERS[LOG_FORMAT]}"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {
