@@ -241,9 +241,9 @@ class RunService:
         except RunClosed:
             # Status and ledger change in one transaction, so this is damage from outside; it must not stop
             # the queue.
-            logger.error(
+            logger.error(  # noqa: TRY400 - the run matters
                 "the ledger of queued run %s is closed; it ends without event", run.pk, extra={"run_id": run.pk}
-            )  # noqa: TRY400 - the run matters
+            )
             leave(budget, run, RunStatus.INTERRUPTED)
             return None
         paths = self._choose_paths(identity)
