@@ -31,6 +31,7 @@ from apps.operations.census import Census, Counted, census_of
 from apps.operations.health import Readiness, condition_check, database_check
 from apps.operations.heartbeat import Heartbeat
 from apps.operations.metrics import Metrics
+from apps.operations.orders import Orders, stop_this_process
 from apps.operations.trace import TraceAnswering
 from apps.operations.upkeep import Upkeep
 from apps.realtime.bridge import WebSocketBridgeFactory
@@ -157,6 +158,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         *execution.parts(),
         upkeep,
         *_jobs(configuration, database, execution.runs, conversation, tracing),
+        Periodic("orders", configuration.report_s, Orders(database, process_id, pool, stop_this_process).turn),
         Periodic("backlog", configuration.report_s, backlog.turn),
         *switch.jobs(),
     )

@@ -15,7 +15,9 @@ class Backlog:
 
     def __init__(self, database: DatabaseThreads) -> None:
         self._database = database
-        self._counts: Mapping[str, int] = {status.value: 0 for status in sorted(OPEN)} | {"oldest_queued_ms": 0}
+        self._counts: Mapping[str, int] = {f"runs_{status.value}": 0 for status in sorted(OPEN)} | {
+            "oldest_queued_ms": 0
+        }
 
     async def turn(self) -> None:
         """Look anew."""
@@ -30,7 +32,7 @@ def read_backlog() -> dict[str, int]:
     """Open runs of all users by status, and for how long the oldest of those that are queued waits. Synchronous."""
     rows = Run.objects.open().order_by().values_list("status").annotate(Count("pk"), Min("admitted_at"))
     found = {status: (number, oldest) for status, number, oldest in rows}
-    counts = {status.value: found[status.value][0] if status.value in found else 0 for status in sorted(OPEN)}
+    counts = {f"runs_{status.value}": found[status.value][0] if status.value in found else 0 for status in sorted(OPEN)}
     oldest = found["queued"][1] if "queued" in found else None
     waited_s = 0.0 if oldest is None else (timezone.now() - oldest).total_seconds()
     return {**counts, "oldest_queued_ms": max(0, round(1_000 * waited_s))}

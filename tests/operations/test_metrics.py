@@ -116,14 +116,14 @@ def admitted(services, user_id):
 
 @pytest.mark.django_db
 def test_the_backlog_counts_open_runs_of_all_users_and_how_long_the_oldest_waits():
-    assert read_backlog() == {"queued": 0, "running": 0, "waiting": 0, "oldest_queued_ms": 0}
+    assert read_backlog() == {"runs_queued": 0, "runs_running": 0, "runs_waiting": 0, "oldest_queued_ms": 0}
     world = World()
     with transaction.atomic():
         world.running(world.user("anna"))
-    assert read_backlog() == {"queued": 0, "running": 1, "waiting": 0, "oldest_queued_ms": 0}
+    assert read_backlog() == {"runs_queued": 0, "runs_running": 1, "runs_waiting": 0, "oldest_queued_ms": 0}
     with transaction.atomic():
         waiting = world.queued(world.user("bert"))
     Run.objects.filter(pk=waiting.pk).update(admitted_at=timezone.now() - timedelta(seconds=7))
     counts = read_backlog()
-    assert counts["queued"] == 1
+    assert counts["runs_queued"] == 1
     assert 7_000 <= counts["oldest_queued_ms"] < 60_000
