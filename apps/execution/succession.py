@@ -63,7 +63,7 @@ class Succession:
             raise
         except Exception:
             # One damaged run must not keep others from their end; the audit of clean-up goes on naming it.
-            logger.exception("run %s cannot be ended", run_id)
+            logger.exception("run %s cannot be ended", run_id, extra={"run_id": run_id})
             return False
 
     def hand_over(self, process_id: str, run_id: RunId) -> bool:
@@ -101,10 +101,10 @@ class Succession:
         except (OperationalError, InterfaceError):
             raise
         except Refusal as refusal:
-            logger.warning("run %s is not asked again: %s", run.pk, refusal)
+            logger.warning("run %s is not asked again: %s", run.pk, refusal, extra={"run_id": run.pk})
             return False
         except Exception:
-            logger.exception("run %s cannot be asked again", run.pk)
+            logger.exception("run %s cannot be asked again", run.pk, extra={"run_id": run.pk})
             return False
-        logger.info("run %s is asked again, as run %s", run.pk, again.run_id)
+        logger.info("run %s is asked again, as run %s", run.pk, again.run_id, extra={"run_id": run.pk})
         return True

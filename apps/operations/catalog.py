@@ -61,6 +61,8 @@ _RUNS = (
     _plain("recovery.waiting", "processes", "dead processes whose runs are still to be ended"),
     _plain("recovery.processes_total", "processes", "dead processes whose runs were ended here"),
     _plain("recovery.recovered_total", "runs", "runs of dead processes that were ended here"),
+    _plain("jobs.jobs_total", "jobs", "wake-ups taken, where workers execute runs"),
+    _plain("jobs.listener_restarts_total", "restarts", "times that the listener for wake-ups began anew"),
     _plain("loop.stalls_total", "stalls", "times that the event loop stood still for too long"),
     _plain("loop.longest_stall_ms", "milliseconds", "the longest of these"),
 )
