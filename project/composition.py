@@ -130,8 +130,7 @@ async def open_services(configuration: Configuration, kind: str) -> AsyncIterato
 async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) -> Services:
     process_id = new_id()
     database = await stack.enter_async_context(DatabaseThreads(configuration.database_threads))
-    reader, pool = PageReader(database), _pool(configuration, database)
-    tools = ThreadTools(database)
+    reader, pool, tools = PageReader(database), _pool(configuration, database), ThreadTools(database)
     hints = _hints(configuration, pool, process_id)
     log = EventLog(log_limits(configuration), hints, tools.box.public_fields)
     tracing = TraceAnswering(database, process_id, DeliveryTrace(configuration.trace_marks))
@@ -142,9 +141,8 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     switch = Switch(configuration, database, engines, bridges, agents, tools.box)
     execution = Execution(configuration, process_id, kind, database, log, switch, agents, tools.box)
     conversation = tools.conversation = Conversation(runs=execution.runs, log=log, limits=chat_limits(configuration))
-    upkeep = _upkeep(configuration, database, pool)
+    upkeep, backlog = _upkeep(configuration, database, pool), Backlog(database)
     counted: dict[str, Counted] = {"engines": engines, "pool": pool, "log": log, "reader": reader, "hints": hints}
-    backlog = Backlog(database)
     counted |= {"backlog": backlog, "proofs": proofs, "upkeep": upkeep, "switch": switch, "database": database}
     census = census_of(**execution.counted(), **counted)
 
@@ -157,9 +155,8 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         pool,
         *execution.parts(),
         upkeep,
-        *_jobs(configuration, database, execution.runs, conversation, tracing),
-        Periodic("orders", configuration.report_s, Orders(database, process_id, pool, stop_this_process).turn),
-        Periodic("backlog", configuration.report_s, backlog.turn),
+        *_jobs(configuration, database, execution.runs, conversation),
+        *_looks(configuration, tracing, Orders(database, process_id, pool, stop_this_process), backlog),
         *switch.jobs(),
     )
     for part in parts:
@@ -217,8 +214,17 @@ def _upkeep(configuration: Configuration, database: DatabaseThreads, pool: WebSo
     return Upkeep(database, retention_limits(configuration), file, pool.send_back)
 
 
+def _looks(
+    configuration: Configuration, tracing: TraceAnswering, orders: Orders, backlog: Backlog
+) -> tuple[Periodic, ...]:
+    """What is looked for as often as the process reports itself."""
+    turns = {"trace": tracing.turn, "orders": orders.turn, "backlog": backlog.turn}
+    return tuple(Periodic(name, configuration.report_s, turn) for name, turn in turns.items())
+
+
 def _metrics(census: Census, kind: str, log: EventLog, executor: Executor) -> Metrics:
-    histograms = (log.commit_seconds, executor.claim_wait_seconds, executor.run_seconds)
+    timings = executor.timings
+    histograms = (log.commit_seconds, timings.claim_wait_seconds, timings.run_seconds)
     return Metrics(census, kind=kind, version=VERSION, histograms=histograms)
 
 
@@ -227,11 +233,9 @@ def _jobs(
     database: DatabaseThreads,
     runs: RunService,
     conversation: Conversation,
-    tracing: TraceAnswering,
 ) -> tuple[Periodic, ...]:
     return (
         Periodic("approvals", configuration.approval_sweep_s, lambda: database.call(runs.expire_approvals)),
-        Periodic("trace", configuration.report_s, tracing.turn),
         Periodic("attachments", _RECEIPTS_S, lambda: database.call(remove_due, limits_of(configuration))),
         Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
     )

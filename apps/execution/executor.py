@@ -7,14 +7,12 @@ its runs comes with each renewal of the lease.
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
 from time import monotonic
 from types import TracebackType
 from typing import Self
 
 from django.db import InterfaceError, OperationalError
-from prometheus_client import Histogram
 
 from apps.agents.base import TokenCount
 from apps.execution import lifecycle
@@ -33,16 +31,13 @@ from apps.execution.fairness import ClaimedRun
 from apps.execution.keeper import LeaseKeeper, Renewal
 from apps.execution.limits import RunLimits
 from apps.execution.service import RunService
-from apps.execution.states import ENDED, RunStatus
+from apps.execution.timings import RunTimings
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.log import EventLog
 from apps.vocabulary import RunId
 
 logger = logging.getLogger(__name__)
 
-_OUTCOMES = sorted(ENDED | {RunStatus.WAITING})
-_WAIT_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0)
-_RUN_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0)
 _LETTING_GO = 0.2  # the share of a drain's time that is kept for what does not end
 
 
@@ -96,19 +91,7 @@ class Executor:
         self._abandoned = 0
         self._cleanup_failures = 0
         self._fenced = 0
-        self._ended: Counter[str] = Counter()
-        self.claim_wait_seconds = Histogram(
-            "turnout_executor_claim_wait_seconds",
-            "From the admission of a run until it was claimed",
-            buckets=_WAIT_SECONDS,
-            registry=None,
-        )
-        self.run_seconds = Histogram(
-            "turnout_executor_run_seconds",
-            "From the claim of a run until its end was stored",
-            buckets=_RUN_SECONDS,
-            registry=None,
-        )
+        self.timings = RunTimings()
         self._waits_for_lease = True
         self._in_doubt = False  # whether a claim may have been committed that nobody here knows of
         self._not_to_end: set[RunId] = set()
@@ -209,7 +192,7 @@ class Executor:
             "abandoned_total": self._abandoned,
             "cleanup_failures_total": self._cleanup_failures,
             "fenced_total": self._fenced,
-            **{f"ended_{outcome.value}_total": self._ended[outcome.value] for outcome in _OUTCOMES},
+            **self.timings.census(),
         }
 
     # -- inside
@@ -280,9 +263,7 @@ class Executor:
     def _start(self, group: asyncio.TaskGroup, claimed: ClaimedRun) -> None:
         attempt = RunAttempt(claimed, self._workshop, self._adopt)
         self._claimed += 1
-        if claimed.run.started_at is not None:
-            waited = claimed.run.started_at - claimed.run.admitted_at
-            self.claim_wait_seconds.observe(max(0.0, waited.total_seconds()))  # the two clocks may be of two hosts
+        self.timings.claimed(claimed.run)
         self._attempts[attempt.run_id] = attempt
         if self._draining:  # since the claim was sent; the run is ours, so it is ended, not forgotten
             attempt.request_stop(Stop.DRAINED)
@@ -304,8 +285,7 @@ class Executor:
             self._cleanup_failures += attempt.cleanup_failures
             self._fenced += attempt.was_fenced
             if attempt.ended_as:
-                self._ended[attempt.ended_as] += 1
-                self.run_seconds.observe(monotonic() - attempt.claimed_at)
+                self.timings.ended(attempt.ended_as, monotonic() - attempt.claimed_at)
             self._wake.set()
 
     async def _woken(self, timeout_s: float) -> None:
