@@ -136,8 +136,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     tracing = TraceAnswering(database, process_id, DeliveryTrace(configuration.trace_marks))
     proofs = ProofChecker(database, read_digests, proof_limits(configuration))
     bridges = WebSocketBridgeFactory(pool, reader, connection_limits(configuration), tracing.trace, proofs)
-    engines = ExecutionEngineFactory(run_limits(configuration))
-    agents = build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
+    engines, agents = ExecutionEngineFactory(run_limits(configuration)), _agents(configuration)
     switch = Switch(configuration, database, engines, bridges, agents, tools.box)
     execution = Execution(configuration, process_id, kind, database, log, switch, agents, tools.box)
     conversation = tools.conversation = Conversation(runs=execution.runs, log=log, limits=chat_limits(configuration))
@@ -212,6 +211,10 @@ def _hints(configuration: Configuration, pool: WebSocketConnectionPool, process_
 def _upkeep(configuration: Configuration, database: DatabaseThreads, pool: WebSocketConnectionPool) -> Upkeep:
     file = witness_file(configuration, connection.settings_dict)
     return Upkeep(database, retention_limits(configuration), file, pool.send_back)
+
+
+def _agents(configuration: Configuration) -> AgentClassRegistry:
+    return build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
 
 
 def _looks(

@@ -89,8 +89,7 @@ class Executor:
         self._main: asyncio.Task[None] | None = None
         self._claimed = 0
         self._abandoned = 0
-        self._cleanup_failures = 0
-        self._fenced = 0
+        self._cleanup_failures = self._fenced = 0
         self.timings = RunTimings()
         self._waits_for_lease = True
         self._in_doubt = False  # whether a claim may have been committed that nobody here knows of
