@@ -34,6 +34,7 @@ LIMITS = RunLimits(
     history_messages=9,
     history_bytes=999,
     sweep_s=1.0,
+    restarts=1,
 )
 
 

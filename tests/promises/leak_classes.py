@@ -6,6 +6,7 @@ each of them is there.
 
 EVERYWHERE = "promises/test_isolation_everywhere.py::test_no_sink_holds_anything_of_another_user"
 CONTROL = "legacy/test_leaks_end_to_end.py::test_the_same_search_finds_the_leaks_of_the_singletons"
+MATRIX = "authorisation/test_matrix.py::"
 HERE = "promises/test_leak_classes.py::"
 SERVED = "promises/test_leaks_of_a_server.py::"
 
@@ -65,7 +66,11 @@ LEAK_CLASSES: dict[int, tuple[str, tuple[str, ...]]] = {
     10: ("a default identity", (HERE + "test_10_nothing_that_touches_a_users_data_knows_a_default_user",)),
     11: (
         "ids enumerated, ownership unchecked",
-        ("faults/test_hostile_frames.py::test_58_what_belongs_to_another_user_is_answered_like_what_does_not_exist",),
+        (
+            MATRIX + "test_every_address_answers_each_reader_as_its_row_says",
+            MATRIX + "test_anothers_id_and_an_unknown_one_are_answered_alike",
+            "faults/test_hostile_frames.py::test_58_what_belongs_to_another_user_is_answered_like_what_does_not_exist",
+        ),
     ),
     12: ("resuming with another's place", (SERVED + "test_12_a_position_of_another_user_resumes_nothing",)),
     13: (
@@ -113,12 +118,16 @@ LEAK_CLASSES: dict[int, tuple[str, tuple[str, ...]]] = {
             EVERYWHERE,
             "chat/test_admin.py::test_staff_without_the_permission_to_read_see_rows_and_no_words",
             "chat/test_admin.py::test_staff_who_may_view_nothing_see_nothing",
+            MATRIX + "test_every_address_answers_each_reader_as_its_row_says",
         ),
     ),
     21: ("more sent than shown", (EVERYWHERE,)),
     22: (
         "caches of HTTP",
-        ("chat/test_http.py::test_every_answer_is_private",),
+        (
+            MATRIX + "test_what_a_user_is_told_is_kept_by_no_cache",
+            "chat/test_http.py::test_every_answer_is_private",
+        ),
     ),
     23: (
         "shadow runs",

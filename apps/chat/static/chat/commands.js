@@ -19,9 +19,8 @@ export class Commands {
     });
   }
 
-  ask(threadId, text, agent, files) {
-    const asked = { type: "run.start", thread_id: threadId, text, if_busy: "enqueue" };
-    this.put({ ...asked, ...(agent ? { agent } : {}), ...(files.length ? { attachments: files } : {}) });
+  ask(threadId, text, agent) {
+    this.put({ type: "run.start", thread_id: threadId, text, if_busy: "enqueue", ...(agent ? { agent } : {}) });
   }
 
   /** Answer again what a turn answered. */
@@ -33,8 +32,7 @@ export class Commands {
   /** Ask in other words what a turn answered. What is being answered in this thread is stopped for it. */
   edit(threadId, turn, text, agent) {
     const asked = { type: "run.start", thread_id: threadId, text, parent_message_id: turn.prompt.id, if_busy: "interrupt" };
-    const files = turn.prompt.files.map(({ id }) => id);
-    this.put({ ...asked, ...(agent ? { agent } : {}), ...(files.length ? { attachments: files } : {}) });
+    this.put({ ...asked, ...(agent ? { agent } : {}) });
   }
 
   /** Answer what a run waits for; the first answer of all tabs counts. */

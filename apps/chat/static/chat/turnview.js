@@ -1,7 +1,6 @@
 // One turn in the document: the question, the answer to it, and what can be done with either.
 
 import { announce, copyText, h, icon, setText } from "./dom.js";
-import { fileLink } from "./files.js";
 import { ItemViews } from "./items.js";
 import { Status, isActive, itemsOf, spokenBy } from "./turns.js";
 import { format, gettext, moment, number } from "./words.js";
@@ -114,9 +113,8 @@ class QuestionView {
   update(turn, prompts) {
     this.turn = turn;
     this.prompts.show(prompts, turn.prompt.id);
-    const shown = JSON.stringify([turn.prompt.text, turn.prompt.files]);
-    if (this.shown === shown) return;
-    this.shown = shown;
+    if (this.shown === turn.prompt.text) return;
+    this.shown = turn.prompt.text;
     this.close();
   }
 
@@ -149,9 +147,7 @@ class QuestionView {
   }
 
   close() {
-    const { text, files } = this.turn.prompt;
-    const links = files.map((file) => h("li", {}, fileLink(this.able.api, file)));
-    this.element.replaceChildren(bubble(text, links.length ? h("ul", { class: "files" }, ...links) : null, this.buttons));
+    this.element.replaceChildren(bubble(this.turn.prompt.text, this.buttons));
   }
 }
 
