@@ -41,6 +41,7 @@ class Configuration:
     attachment_bytes_per_user: int = _bound(67_108_864, "bytes", "attachments of one user")
     attachment_hours: int = _bound(24, "hours", "an attachment that no message holds is kept for")
     inbox_commands: int = _bound(64, "commands", "commands of one connection that wait")
+    inbox_bytes: int = _bound(262_144, "bytes", "commands of one connection that wait")
     command_rate_per_s: float = _bound(20.0, "commands/s", "sustained commands of one connection")
     command_burst: int = _bound(60, "commands", "commands of one connection at once")
     waiting_frames: int = _bound(256, "frames", "replies and other frames that wait for a tab, beside events")
@@ -209,6 +210,7 @@ class Configuration:
             (self.stalled_after_s < self.stall_timeout_s, "stalled_after_s < stall_timeout_s"),
             (self.closing_s < self.goodbye_s, "closing_s < goodbye_s"),
             (self.command_burst <= self.inbox_commands, "command_burst <= inbox_commands"),
+            (self.frame_bytes <= self.inbox_bytes, "frame_bytes <= inbox_bytes"),
             (
                 self.inbox_commands + 2 * self.command_burst < self.waiting_frames,
                 "inbox_commands + 2 * command_burst < waiting_frames",

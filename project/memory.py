@@ -36,7 +36,7 @@ def shares(bounds: Configuration) -> tuple[Share, ...]:
         Share(
             "commands that wait, by connection",
             bounds.connections,
-            OVERHEAD * bounds.inbox_commands * bounds.frame_bytes,
+            OVERHEAD * bounds.inbox_bytes,
         ),
         Share("runs: events on their way, history and question", bounds.run_slots, OVERHEAD * run),
         Share("runs that end: what is folded into messages", bounds.run_slots, OVERHEAD * bounds.run_bytes),

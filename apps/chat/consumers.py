@@ -78,6 +78,8 @@ class SocketBounds(Protocol):
     @property
     def inbox_commands(self) -> int: ...
     @property
+    def inbox_bytes(self) -> int: ...
+    @property
     def command_rate_per_s(self) -> float: ...
     @property
     def command_burst(self) -> int: ...
@@ -167,8 +169,9 @@ class _Dialogue:
             runs=bounds.open_runs_per_user,
         )
         self._bucket = TokenBucket(bounds.command_rate_per_s, bounds.command_burst, time.monotonic())
-        self._inbox: deque[Command] = deque()
+        self._inbox: deque[tuple[Command, int]] = deque()  # each with the bytes of its frame
         self._inbox_commands = bounds.inbox_commands
+        self._inbox_room = bounds.inbox_bytes
         self._tasks: asyncio.TaskGroup | None = None
         self._at_work = False  # whether a task empties the inbox: an idle socket need not hold one
         self._has_subscribed = False
@@ -189,7 +192,8 @@ class _Dialogue:
         identity, execute = self._connection.identity, self._services.conversation.execute
         try:
             while self._inbox:
-                command = self._inbox.popleft()
+                command, size = self._inbox.popleft()
+                self._inbox_room += size
                 if not self._is_closing:  # a user whose rights ended has no say any more
                     self._connection.reply(await self._services.database.call(execute, identity, command))
         finally:
@@ -203,13 +207,13 @@ class _Dialogue:
         if self._is_closing:
             return
         try:
-            self._obey(_decoded(text, self._limits))
+            self._obey(_decoded(text, self._limits), text or "")
         except ProtocolViolation as violation:
             if violation.command_id is not None:
                 self._refuse(violation.command_id, Refusal(ErrorCode.BAD_REQUEST, violation.message))
             self._connection.close(violation.close_code, violation.message)
 
-    def _obey(self, frame: ClientFrame) -> None:
+    def _obey(self, frame: ClientFrame, text: str) -> None:
         if not self._has_subscribed and not isinstance(frame, Subscribe):
             command_id = None if isinstance(frame, Ack | Ping | Pong) else frame.id
             raise ProtocolViolation(CloseCode.VIOLATION, "the first frame is subscribe", command_id)
@@ -232,13 +236,14 @@ class _Dialogue:
             case _ if pace is Pace.OVER:
                 self._refuse(frame.id, self._too_fast())
             case _:
-                self._take(frame)
+                self._take(frame, len(text.encode()))
 
-    def _take(self, command: Command) -> None:
-        if len(self._inbox) >= self._inbox_commands:
-            text = f"{self._inbox_commands} commands wait already; await their replies"
+    def _take(self, command: Command, size: int) -> None:
+        if len(self._inbox) >= self._inbox_commands or size > self._inbox_room:
+            text = f"commands wait already, {len(self._inbox)} of them; await their replies"
             raise ProtocolViolation(CloseCode.TOO_FAST, text)
-        self._inbox.append(command)
+        self._inbox.append((command, size))
+        self._inbox_room -= size
         if not self._at_work:
             assert self._tasks is not None
             self._at_work = True

@@ -221,21 +221,6 @@ async def test_a_slow_command_delays_no_ping(token):
         await tab.ended()
 
 
-async def test_an_inbox_that_is_full_ends_the_connection(token):
-    async with services_with(database_threads=1, inbox_commands=2, command_burst=2, command_rate_per_s=1e9) as services:
-        tab = await Tab(services, token).subscribed()
-        async with blocked_database(services):
-            tab.send(cancel(1), {"type": "ping", "t": 1})
-            assert (await tab.frame())["t"] == 1  # so that the first is at work
-            tab.send(cancel(2), cancel(3), {"type": "ping", "t": 2})
-            assert (await tab.frame())["t"] == 2
-            tab.send(cancel(4))
-            bye = await tab.frame()
-        assert bye["code"] == 4429
-        tab.drop()
-        await tab.ended()
-
-
 async def test_who_is_too_fast_is_told_and_who_does_not_listen_is_closed(token):
     async with services_with(command_rate_per_s=0.01, command_burst=3) as services:
         tab = await Tab(services, token).subscribed()  # which costs one of the three

@@ -79,7 +79,8 @@ def test_libraries_that_were_not_fetched_are_left_out(client: Client, monkeypatc
 
 
 def test_every_module_of_the_page_is_named():
-    assert {f"chat/{path.name}" for path in MODULES.glob("*.js")} == set(views.MODULES)
+    of_another_page = {"chat/tryout.js"}  # the API's documents load it
+    assert {f"chat/{path.name}" for path in MODULES.glob("*.js")} - of_another_page == set(views.MODULES)
 
 
 def test_every_import_is_relative_so_that_the_modules_can_be_used_alone():

@@ -21,7 +21,7 @@ BOUNDS = Configuration()
     [
         "connections",
         "window_bytes",
-        "inbox_commands",
+        "inbox_bytes",
         "run_slots",
         "publisher_bytes",
         "run_bytes",
