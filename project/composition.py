@@ -26,10 +26,12 @@ from apps.execution.executor import Executor
 from apps.execution.factory import ExecutionEngineFactory
 from apps.execution.service import RunService
 from apps.execution.settlement import Settlement
-from apps.operations.census import Counted, census_of
+from apps.operations.backlog import Backlog
+from apps.operations.census import Census, Counted, census_of
 from apps.operations.health import Readiness, condition_check, database_check
 from apps.operations.heartbeat import Heartbeat
 from apps.operations.metrics import Metrics
+from apps.operations.orders import Orders, stop_this_process
 from apps.operations.trace import TraceAnswering
 from apps.operations.upkeep import Upkeep
 from apps.realtime.bridge import WebSocketBridgeFactory
@@ -128,21 +130,20 @@ async def open_services(configuration: Configuration, kind: str) -> AsyncIterato
 async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) -> Services:
     process_id = new_id()
     database = await stack.enter_async_context(DatabaseThreads(configuration.database_threads))
-    reader, pool = PageReader(database), _pool(configuration, database)
-    tools = ThreadTools(database)
+    reader, pool, tools = PageReader(database), _pool(configuration, database), ThreadTools(database)
     hints = _hints(configuration, pool, process_id)
     log = EventLog(log_limits(configuration), hints, tools.box.public_fields)
     tracing = TraceAnswering(database, process_id, DeliveryTrace(configuration.trace_marks))
     proofs = ProofChecker(database, read_digests, proof_limits(configuration))
     bridges = WebSocketBridgeFactory(pool, reader, connection_limits(configuration), tracing.trace, proofs)
-    engines = ExecutionEngineFactory(run_limits(configuration))
-    agents = build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
+    engines, agents = ExecutionEngineFactory(run_limits(configuration)), _agents(configuration)
     switch = Switch(configuration, database, engines, bridges, agents, tools.box)
-    execution = Execution(configuration, process_id, database, log, switch, agents, tools.box)
+    execution = Execution(configuration, process_id, kind, database, log, switch, agents, tools.box)
     conversation = tools.conversation = Conversation(runs=execution.runs, log=log, limits=chat_limits(configuration))
-    upkeep = _upkeep(configuration, database, pool)
+    upkeep, backlog = _upkeep(configuration, database, pool), Backlog(database)
     counted: dict[str, Counted] = {"engines": engines, "pool": pool, "log": log, "reader": reader, "hints": hints}
-    census = census_of(**execution.counted(), **counted, proofs=proofs, upkeep=upkeep, switch=switch, database=database)
+    counted |= {"backlog": backlog, "proofs": proofs, "upkeep": upkeep, "switch": switch, "database": database}
+    census = census_of(**execution.counted(), **counted)
 
     parts: tuple[AbstractAsyncContextManager[Any], ...] = (
         Heartbeat(database, process_id, census, configuration.report_s, kind=kind, version=VERSION),
@@ -153,7 +154,8 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         pool,
         *execution.parts(),
         upkeep,
-        *_jobs(configuration, database, execution.runs, conversation, tracing),
+        *_jobs(configuration, database, execution.runs, conversation),
+        *_looks(configuration, tracing, Orders(database, process_id, pool, stop_this_process), backlog),
         *switch.jobs(),
     )
     for part in parts:
@@ -172,8 +174,8 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
         runs=execution.runs,
         executor=execution.executor,
         conversation=conversation,
-        readiness=_readiness(database, pool, log, execution.executor, upkeep, hints),
-        metrics=Metrics(census, kind=kind, version=VERSION) if configuration.metrics else None,
+        readiness=_readiness(database, pool, log, execution, upkeep, hints),
+        metrics=_metrics(census, kind, log, execution.executor) if configuration.metrics else None,
     )
 
 
@@ -211,16 +213,32 @@ def _upkeep(configuration: Configuration, database: DatabaseThreads, pool: WebSo
     return Upkeep(database, retention_limits(configuration), file, pool.send_back)
 
 
+def _agents(configuration: Configuration) -> AgentClassRegistry:
+    return build_registry(settings.TURNOUT_AGENTS, faulty_allowed=configuration.faulty_agent)
+
+
+def _looks(
+    configuration: Configuration, tracing: TraceAnswering, orders: Orders, backlog: Backlog
+) -> tuple[Periodic, ...]:
+    """What is looked for as often as the process reports itself."""
+    turns = {"trace": tracing.turn, "orders": orders.turn, "backlog": backlog.turn}
+    return tuple(Periodic(name, configuration.report_s, turn) for name, turn in turns.items())
+
+
+def _metrics(census: Census, kind: str, log: EventLog, executor: Executor) -> Metrics:
+    timings = executor.timings
+    histograms = (log.commit_seconds, timings.claim_wait_seconds, timings.run_seconds)
+    return Metrics(census, kind=kind, version=VERSION, histograms=histograms)
+
+
 def _jobs(
     configuration: Configuration,
     database: DatabaseThreads,
     runs: RunService,
     conversation: Conversation,
-    tracing: TraceAnswering,
 ) -> tuple[Periodic, ...]:
     return (
         Periodic("approvals", configuration.approval_sweep_s, lambda: database.call(runs.expire_approvals)),
-        Periodic("trace", configuration.report_s, tracing.turn),
         Periodic("attachments", _RECEIPTS_S, lambda: database.call(remove_due, limits_of(configuration))),
         Periodic("receipts", _RECEIPTS_S, lambda: database.call(conversation.forget_receipts)),
     )
@@ -249,7 +267,7 @@ def _readiness(
     database: DatabaseThreads,
     pool: WebSocketConnectionPool,
     log: EventLog,
-    executor: Executor,
+    execution: Execution,
     upkeep: Upkeep,
     hints: Hints,
 ) -> Readiness:
@@ -257,7 +275,7 @@ def _readiness(
         {
             "database": database_check(database),
             "writer": condition_check(lambda: log.is_open, "the log's writer has stopped"),
-            "executor": condition_check(lambda: executor.is_alive, "the executor has stopped"),
+            "executor": condition_check(lambda: execution.is_alive, "the executor has stopped"),
             "history": condition_check(lambda: upkeep.history_is_intact, WENT_BACK),
             "drain": condition_check(lambda: not pool.draining, "the process is draining"),
         },

@@ -115,6 +115,13 @@ class Configuration:
     lease_hold_s: float = _bound(10.0, "seconds", "runs go no further while their lease was not renewed for this long")
     lease_ttl_s: float = _bound(15.0, "seconds", "a lease that stands still for this long is taken away")
 
+    # jobs
+    job_heartbeat_s: float = _bound(5.0, "seconds", "between two beats of a process that listens for wake-ups")
+    job_stalled_s: float = _bound(30.0, "seconds", "a listener silent for this long is gone, and its jobs are deleted")
+    job_poll_s: float = _bound(5.0, "seconds", "between two looks for wake-ups whose notification was lost")
+    job_sweep_s: float = _bound(30.0, "seconds", "between two looks for stalled jobs")
+    job_stop_s: float = _bound(1.0, "seconds", "for a wake-up at work when its process stops")
+
     # process
     database_threads: int = _bound(8, "threads", "threads that use the ORM")
     goodbye_s: float = _bound(5.0, "seconds", "for tabs to hear that they must go, at the end of a drain")
@@ -202,6 +209,8 @@ class Configuration:
             (4 * self.lease_renew_s <= self.lease_dead_s, "4 * lease_renew_s <= lease_dead_s"),
             (self.lease_dead_s < self.lease_hold_s, "lease_dead_s < lease_hold_s"),
             (self.lease_hold_s < self.lease_ttl_s, "lease_hold_s < lease_ttl_s"),
+            (2 * self.job_heartbeat_s < self.job_stalled_s, "2 * job_heartbeat_s < job_stalled_s"),
+            (self.job_stop_s <= self.shutdown_s, "job_stop_s <= shutdown_s"),
             (self.heartbeat_s < self.stall_timeout_s, "heartbeat_s < stall_timeout_s"),
             (self.report_s * 2 < self.report_stale_s, "2 * report_s < report_stale_s"),
             (self.revalidate_s < _REVOKED_WITHIN_S, f"revalidate_s < {_REVOKED_WITHIN_S}"),

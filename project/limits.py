@@ -9,7 +9,7 @@ from django.utils.module_loading import import_string
 from apps.agents.provider import ModelSettings
 from apps.chat.conversation import ChatLimits
 from apps.chat.history import HistoryLimits
-from apps.execution.limits import LeaseLimits, PlanLimits, Plans, RunLimits
+from apps.execution.limits import JobLimits, LeaseLimits, PlanLimits, Plans, RunLimits
 from apps.realtime.connection import ConnectionLimits
 from apps.realtime.group_commit import FlushLimits
 from apps.realtime.hints import HintLimits
@@ -130,7 +130,17 @@ def run_limits(bounds: Configuration) -> RunLimits:
         history_messages=bounds.history_messages,
         history_bytes=bounds.history_bytes,
         sweep_s=bounds.sweep_s,
-        restarts=bounds.run_restarts,
+    )
+
+
+def job_limits(bounds: Configuration) -> JobLimits:
+    """Wake-ups between machines."""
+    return JobLimits(
+        heartbeat_s=bounds.job_heartbeat_s,
+        stalled_s=bounds.job_stalled_s,
+        poll_s=bounds.job_poll_s,
+        sweep_s=bounds.job_sweep_s,
+        stop_s=bounds.job_stop_s,
     )
 
 

@@ -22,21 +22,15 @@ from twisted.internet import defer, reactor
 from apps.chat.streaming import ABORT
 from project.asgi import build_application
 from project.backpressure import BoundedRequest, BoundedWebSocket, Intake, Message
-from project.composition import Services, open_services
+from project.composition import Services
 from project.configuration import Configuration
 from project.descriptors import within_descriptors
+from project.life import STOPPING, CutOff, ServiceLife
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 2_048  # Twisted's own of 50 drops connections when a thousand tabs come back at once
-_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _FRAME_MARGIN = 4  # the consumer answers frames over its limit with 4413; Daphne itself would drop the TCP connection
-
-
-class CutOff(RuntimeError):  # noqa: N818 - says what happened
-    """The process was told to stop, and something in it did not end in time. Leave it by `os._exit`: the threads that
-    hang would keep the interpreter from ending.
-    """
 
 
 class AddressTaken(OSError):  # noqa: N818 - says what was met
@@ -176,86 +170,46 @@ class TurnoutServer(Server):  # type: ignore[misc]  # Daphne has no types
             await self._life.end(deadline)
 
 
-class ServiceLife:
-    """The one task in which the services are opened and closed: an async context is left where it was entered."""
-
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
-        self._leaving = asyncio.Event()
-        self._services: Services | None = None
-        self._task: asyncio.Task[None] | None = None
-        self.cut_off = ""
-
-    async def begin(self) -> Services:
-        """Open the services. Raises what opening them raised; CancelledError when it was abandoned."""
-        opened: asyncio.Future[Services] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._live(opened), name="services")
-        self._services = await opened
-        return self._services
-
-    def abandon(self) -> None:
-        """Stop opening, and close what is open already."""
-        if self._task is not None:
-            self._task.cancel()
-
-    async def end(self, deadline: float) -> None:
-        """Close the services. What is not closed at the deadline is cut off, and `cut_off` says what it was."""
-        assert self._task is not None
-        assert self._services is not None
-        self._leaving.set()
-        await asyncio.wait({self._task}, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
-        if self._task.done():
-            self._task.result()
-            return
-        calls = self._services.database.waiting
-        self.cut_off = f"not closed within {self._configuration.drain_timeout_s:g} s, {calls} database calls at work"
-        logger.error("%s: %r", self.cut_off, self._services.executor)
-
-    async def _live(self, opened: "asyncio.Future[Services]") -> None:
-        try:
-            async with open_services(self._configuration, kind="serve") as services:
-                opened.set_result(services)
-                await self._leaving.wait()
-        except asyncio.CancelledError:
-            opened.cancel()
-            raise
-        except BaseException as error:
-            if not opened.done():
-                opened.set_exception(error)
-                return
-            raise
-
-
 def _open(loop: asyncio.AbstractEventLoop, life: ServiceLife) -> Services | None:
     """The open services; None when a signal came first. A second signal ends the process as signals do."""
+    opening = loop.create_task(life.begin(), name="opening")
 
     def stop(*_: object) -> None:
-        loop.call_soon_threadsafe(life.abandon)
-        for number in _STOPPING:
+        loop.call_soon_threadsafe(opening.cancel)
+        for number in STOPPING:
             signal.signal(number, signal.SIG_DFL)
 
-    for number in _STOPPING:
+    for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets SIGHUP
             signal.signal(number, stop)
     try:
-        return loop.run_until_complete(life.begin())
+        return loop.run_until_complete(opening)
     except asyncio.CancelledError:
         return None
 
 
 def _stop_on_signals() -> None:
-    """Stop at the first signal, and let no later one disturb the drain or, when Python gives its handlers back to the
-    system at the very end, turn exit 0 into -15. Twisted's own handlers would know no SIGHUP.
-    """
+    """Stop at the first signal, and let no later one disturb the drain. Twisted's own handlers would know no SIGHUP."""
+    told: list[int] = []
 
-    def stop(*_: object) -> None:
-        for number in _STOPPING:
-            signal.signal(number, signal.SIG_IGN)
-        reactor.callFromThread(reactor.stop)
+    def stop(number: int, _frame: object) -> None:
+        told.append(number)
+        if len(told) == 1:
+            reactor.callFromThread(reactor.stop)
 
-    for number in _STOPPING:
+    for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
+
+
+def _heed_no_more_signals() -> None:
+    """Python gives its handlers back to the system as it ends, so a late signal would turn exit 0 into -15.
+
+    Blocked first: of a signal that has come and whose handler is gone when it is looked at, Python prints a traceback.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def serve(configuration: Configuration, listening: socket.socket, ready: Callable[[], None]) -> None:
@@ -266,7 +220,7 @@ def serve(configuration: Configuration, listening: socket.socket, ready: Callabl
     """
     loop = reactor._asyncioEventloop  # noqa: SLF001 - Twisted offers no public way to its loop
     asyncio.set_event_loop(loop)
-    life = ServiceLife(within_descriptors(configuration))
+    life = ServiceLife(within_descriptors(configuration), kind="serve")
     services = _open(loop, life)
     if services is None:
         listening.close()
@@ -275,6 +229,7 @@ def serve(configuration: Configuration, listening: socket.socket, ready: Callabl
     _stop_on_signals()
     reactor.callWhenRunning(ready)
     server.run()
+    _heed_no_more_signals()
     if life.cut_off:
         raise CutOff(life.cut_off)
     if server.failure is not None:

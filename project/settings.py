@@ -1,6 +1,7 @@
 """Django's settings. What differs between installations comes from the environment; see docs/reference/settings."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,15 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 }
 
-# A task is only a wake-up of the executor in this process, so running it where it is enqueued is all that is needed.
-TASKS = {"default": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"}}
+# A task is only a wake-up. Where runs are executed in this process, running it where it is enqueued is all it needs.
+TASKS: dict[str, dict[str, Any]] = {"default": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"}}
+TURNOUT_EXECUTE_QUEUED = "project.worker.execute_queued"
+if CONFIGURATION.execution == "workers" and DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    if find_spec("procrastinate") is None:
+        raise ImproperlyConfigured("TURNOUT_EXECUTION=workers needs the extra `workers`: uv pip install '.[workers]'")
+    INSTALLED_APPS.append("procrastinate.contrib.django")
+    PROCRASTINATE_AUTODISCOVER_MODULE_NAME = None  # its worker runs no tasks of the apps
+    TASKS = {"default": {"BACKEND": "apps.execution.jobs.ProcrastinateBackend", "QUEUES": []}}
 
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",
@@ -207,10 +215,14 @@ PROXY_HOPS: int = env.int("PROXY_HOPS", default=0)  # proxies that each append t
 if BEHIND_TLS_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
+_LOG_FORMATTERS = {"lines": "LineFormatter", "json": "JsonFormatter"}
+LOG_FORMAT: str = env.str("LOG_FORMAT", default="lines")
+if LOG_FORMAT not in _LOG_FORMATTERS:
+    raise ImproperlyConfigured(f"LOG_FORMAT is {LOG_FORMAT!r}; it takes {' or '.join(_LOG_FORMATTERS)}")
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "formatters": {"line": {"()": f"apps.operations.loglines.{_LOG_FORMATTERS[LOG_FORMAT]}"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {

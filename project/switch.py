@@ -26,7 +26,7 @@ from apps.realtime.commit import Participant
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.periodic import Periodic
 from apps.realtime.values import RunLease
-from apps.rollout.adapter import FactoryAdapter
+from apps.rollout.adapter import FactoryAdapter, Path
 from apps.rollout.reach import reach_legacy
 from apps.rollout.shadow import Shadow
 from apps.rollout.watch import Watch
@@ -116,8 +116,18 @@ class Switch:
         return leak_live.sockets()
 
     def census(self) -> Mapping[str, int]:
-        """Counts for the process report."""
-        return self._shadow.census()
+        """Counts for the process report: of replays, and of each seam by path."""
+        paths: tuple[Path, ...] = ("factory", "legacy")
+        uses = {
+            name: number
+            for seam in SEAMS
+            for path in paths
+            for name, number in (
+                (f"uses_{seam.name}.{path}", self._adapter.open(seam, path)),
+                (f"calls_{seam.name}.{path}_total", self._adapter.calls(seam, path)),
+            )
+        }
+        return {**self._shadow.census(), **uses}
 
     def _is_busy(self) -> bool:
         """Whether users need the process for themselves: then nothing is replayed."""

@@ -20,6 +20,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTED = "Turnout serves "
+WORKS = "Turnout's worker claims runs"
 
 _MAKE_TOKENS = """
 import json, sys
@@ -72,9 +73,16 @@ class ServerProcess:
 
     def start(self, port: int = 0, timeout_s: float = 60, host: str = "127.0.0.1") -> "ServerProcess":
         """Start, and wait until it serves. A restart may ask for the port that it had."""
+        line = self._launch(["serve", "--host", host, "--port", str(port)], STARTED, timeout_s)
+        self.url = line.removeprefix(STARTED).strip().rstrip("/")
+        self.port = int(self.url.rsplit(":", 1)[1])
+        return self
+
+    def _launch(self, command: list[str], started: str, timeout_s: float) -> str:
+        """Start a command; the line by which it says that it is there."""
         limit = [] if self.most_files is None else ["prlimit", f"--nofile={self.most_files}:{self.most_files}"]
         self.process = subprocess.Popen(
-            [*limit, sys.executable, *self.program, "serve", "--host", host, "--port", str(port)],
+            [*limit, sys.executable, *self.program, *command],
             cwd=ROOT,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -92,11 +100,9 @@ class ServerProcess:
                 line = None
             if line is None:
                 self.kill()
-                raise ServerFailed("the server did not start:\n" + "".join(self.output))
-            if line.startswith(STARTED):
-                self.url = line.removeprefix(STARTED).strip().rstrip("/")
-                self.port = int(self.url.rsplit(":", 1)[1])
-                return self
+                raise ServerFailed(f"{command[0]} did not start:\n" + "".join(self.output))
+            if line.startswith(started):
+                return line
 
     def _read(self, process: subprocess.Popen[str], lines: "queue.Queue[str | None]") -> None:
         assert process.stdout is not None
@@ -154,6 +160,15 @@ class ServerProcess:
 
     def token(self, name: str) -> str:
         return self.tokens([name])[name]
+
+
+class WorkerProcess(ServerProcess):
+    """One `manage.py run_worker`."""
+
+    def start_working(self, timeout_s: float = 60) -> "WorkerProcess":
+        """Start, and wait until it claims runs."""
+        self._launch(["run_worker"], WORKS, timeout_s)
+        return self
 
 
 def migrated_database(folder: Path) -> Path:

@@ -31,6 +31,7 @@ MAY_READ_THE_SERVICES_SLOT = {
     "apps/chat/api.py": "HTTP calls",
     "apps/execution/apps.py": "holds the slot",
     "apps/execution/tasks.py": "wake-ups",
+    "apps/operations/console.py": "acts of operators",
     "apps/operations/health.py": "probes of an orchestrator",
     "project/composition.py": "fills and empties the slot",
 }

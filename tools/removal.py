@@ -98,6 +98,7 @@ WITHOUT_ROLLOUT: tuple[Edit, ...] = (
     partial(delete, "tests/rollout"),
     partial(delete, "tests/removal"),
     partial(delete, "project/seams.py"),
+    partial(delete, "benchmarks/guardrails.py"),
     partial(drop_lines, "project/settings.py", r'    "(waffle|apps\.rollout)",'),
     partial(drop_lines, "project/settings.py", r"(WAFFLE_FLAG_MODEL|TURNOUT_SEAMS)\b.*"),
     partial(drop_text, "pyproject.toml", r" \| rollout", instead=""),

@@ -10,7 +10,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.templatetags.static import static
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
-from django.views.generic import TemplateView
+from django.views.generic import RedirectView, TemplateView
 from django.views.i18n import JavaScriptCatalog
 
 SOCKET_PATH = "/ws/chat/"
@@ -28,6 +28,7 @@ MODULES = (
     "chat/connection.js",
     "chat/dialogs.js",
     "chat/dom.js",
+    "chat/files.js",
     "chat/items.js",
     "chat/keys.js",
     "chat/markdown.js",
@@ -99,3 +100,10 @@ class PageWords(JavaScriptCatalog):
     """The words of the page's modules in the reader's language, as Django makes them for scripts."""
 
     packages = ["apps.chat"]  # noqa: RUF012 - Django's own hook
+
+
+class Icon(RedirectView):
+    """Where browsers look for an icon on pages that name none, as the admin's do not."""
+
+    def get_redirect_url(self, *_args: Any, **_kwargs: Any) -> str:
+        return static("chat/turnout.svg")

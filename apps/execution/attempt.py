@@ -109,11 +109,17 @@ class RunAttempt:
         self.claimed_at = time.monotonic()
         self.cleanup_failures = 0
         self.was_fenced = False
+        self.ended_as = ""  # the status that its end was stored with; empty while it has none, or others wrote it
 
     @property
     def run_id(self) -> RunId:
         """The run."""
         return self._claimed.lease.run_id
+
+    @property
+    def was_drained(self) -> bool:
+        """Whether it was stopped because its process ends."""
+        return self._stop is Stop.DRAINED
 
     def request_stop(self, stop: Stop) -> None:
         """Ask the run to end soon; the first who asks is named in its end."""
@@ -129,7 +135,7 @@ class RunAttempt:
             await self._execute()
         except RunFenced as fenced:
             self.was_fenced = True
-            logger.warning("run %s was taken over or has ended: %s", self.run_id, fenced)
+            logger.warning("run %s was taken over or has ended: %s", self.run_id, fenced, extra={"run_id": self.run_id})
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must end, and does so with a reference
             await self._end_without_publisher(self._failed(error, TokenCount()))
 
@@ -144,6 +150,7 @@ class RunAttempt:
                 return
             ending = await self._supervise(context, publisher)
             await publisher.finish(ending)
+            self.ended_as = ending.status
         finally:
             await context.close()
             self.cleanup_failures = len(context.failures)
@@ -249,6 +256,7 @@ class RunAttempt:
                 self.run_id,
                 self._claimed.run.agent,
                 self._workshop.limits.cancel_timeout_s,
+                extra={"run_id": self.run_id},
             )
             self._adopt(answer)
             return
@@ -256,7 +264,12 @@ class RunAttempt:
         if isinstance(error, RunFenced):
             raise error
         if error is not None:
-            logger.warning("run %s: the agent failed while it was stopped", self.run_id, exc_info=error)
+            logger.warning(
+                "run %s: the agent failed while it was stopped",
+                self.run_id,
+                exc_info=error,
+                extra={"run_id": self.run_id},
+            )
 
     def _answered(self, answer: asyncio.Task[None], usage: TokenCount) -> Ending:
         lease = self._claimed.lease
@@ -293,7 +306,9 @@ class RunAttempt:
             case EventBudgetExceeded():
                 return lifecycle.failed(RunErrorCode.LIMIT_EXCEEDED, f"{error}; this one wanted more.", usage)
         reference = secrets.token_hex(4)
-        logger.error("run %s failed, reference %s", self.run_id, reference, exc_info=error)
+        logger.error(
+            "run %s failed, reference %s", self.run_id, reference, exc_info=error, extra={"run_id": self.run_id}
+        )
         match error:
             case EngineLimitReached() | OperationalError() | InterfaceError():
                 code, sentence = RunErrorCode.UNAVAILABLE, "The server cannot answer now; ask again later."
@@ -313,14 +328,20 @@ class RunAttempt:
             try:
                 ended = await end()
             except (OperationalError, InterfaceError) as error:
-                logger.warning("run %s cannot be ended yet: %s", self.run_id, error)
+                logger.warning("run %s cannot be ended yet: %s", self.run_id, error, extra={"run_id": self.run_id})
                 await asyncio.sleep(self._workshop.limits.sweep_s)
             except Exception:
-                logger.exception("run %s cannot be ended; the next start of the server ends it", self.run_id)
+                logger.exception(
+                    "run %s cannot be ended; the next start of the server ends it",
+                    self.run_id,
+                    extra={"run_id": self.run_id},
+                )
                 return
             else:
-                if not ended:
-                    logger.warning("run %s was taken over or has ended", self.run_id)
+                if ended:
+                    self.ended_as = ending.status
+                else:
+                    logger.warning("run %s was taken over or has ended", self.run_id, extra={"run_id": self.run_id})
                 return
 
 

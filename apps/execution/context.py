@@ -216,7 +216,13 @@ class UserExecutionContext:
         for held in reversed(self._held):
             failure = await held.close(self._grant.cleanup_timeout_s)
             if failure is not None:
-                logger.error("run %s: clean-up of %s failed: %s", self.run_id, failure.name, failure.reason)
+                logger.error(
+                    "run %s: clean-up of %s failed: %s",
+                    self.run_id,
+                    failure.name,
+                    failure.reason,
+                    extra={"run_id": self.run_id},
+                )
                 self._failures.append(failure)
             if not held.task.done():
                 self._left_over.append(held.task)

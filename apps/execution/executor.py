@@ -8,6 +8,7 @@ its runs comes with each renewal of the lease.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
@@ -30,6 +31,7 @@ from apps.execution.fairness import ClaimedRun
 from apps.execution.keeper import LeaseKeeper, Renewal
 from apps.execution.limits import RunLimits
 from apps.execution.service import RunService
+from apps.execution.timings import RunTimings
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.log import EventLog
 from apps.vocabulary import RunId
@@ -55,11 +57,13 @@ class Executor:
         open_engine: OpenEngine,
         open_bridge: OpenBridge,
         history: ReadHistory,
+        hand_over: Callable[[str, RunId], bool],
         limits: RunLimits,
     ) -> None:
         self._database = database
         self._runs = runs
         self._keeper = keeper
+        self._hand_over = hand_over
         self._limits = limits
         self._workshop = Workshop(
             database=database,
@@ -76,6 +80,7 @@ class Executor:
             limits=limits,
         )
         self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
         self._draining = False
         self._attempts: dict[RunId, RunAttempt] = {}
         self._left_behind: set[asyncio.Task[None]] = set()
@@ -84,8 +89,8 @@ class Executor:
         self._main: asyncio.Task[None] | None = None
         self._claimed = 0
         self._abandoned = 0
-        self._cleanup_failures = 0
-        self._fenced = 0
+        self._cleanup_failures = self._fenced = 0
+        self.timings = RunTimings()
         self._waits_for_lease = True
         self._in_doubt = False  # whether a claim may have been committed that nobody here knows of
         self._not_to_end: set[RunId] = set()
@@ -168,15 +173,25 @@ class Executor:
             await asyncio.wait({self._main}, timeout=max(0.0, deadline - loop.time()) / 2)
         await self._give_up_on_what_is_left(deadline)
 
+    async def wait_until_idle(self, timeout_s: float) -> None:
+        """Returns when nothing runs here and nothing was there to be claimed, at the latest after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            logger.info("%r goes on with its runs no longer than %g s", self, timeout_s)
+
     def census(self) -> Mapping[str, int]:
         """Counts for the process report."""
         return {
             "running": len(self._attempts),
+            "slots": self._limits.run_slots,
             "left_behind": len(self._left_behind),
             "claimed_total": self._claimed,
             "abandoned_total": self._abandoned,
             "cleanup_failures_total": self._cleanup_failures,
             "fenced_total": self._fenced,
+            **self.timings.census(),
         }
 
     # -- inside
@@ -218,7 +233,10 @@ class Executor:
             claimed = await self._database.call(self._runs.claim)
             self._in_doubt = False
             if claimed is None:
+                if not self._attempts:
+                    self._idle.set()
                 return
+            self._idle.clear()
             self._start(group, claimed)
 
     async def _take_up_unknown_claims(self, group: asyncio.TaskGroup) -> None:
@@ -229,7 +247,7 @@ class Executor:
         for claimed in await self._database.call(self._runs.claimed_before, known):
             run_id = claimed.lease.run_id
             if self._in_doubt and not claimed.lease.logged and not self._draining:
-                logger.warning("run %s was claimed by a commit whose answer was lost", run_id)
+                logger.warning("run %s was claimed by a commit whose answer was lost", run_id, extra={"run_id": run_id})
                 self._start(group, claimed)
                 continue
             try:
@@ -237,13 +255,14 @@ class Executor:
             except (OperationalError, InterfaceError):
                 raise
             except Exception:
-                logger.exception("run %s cannot be ended", run_id)
+                logger.exception("run %s cannot be ended", run_id, extra={"run_id": run_id})
                 self._not_to_end.add(run_id)  # it is damaged, and would be tried for ever
         self._in_doubt = False
 
     def _start(self, group: asyncio.TaskGroup, claimed: ClaimedRun) -> None:
         attempt = RunAttempt(claimed, self._workshop, self._adopt)
         self._claimed += 1
+        self.timings.claimed(claimed.run)
         self._attempts[attempt.run_id] = attempt
         if self._draining:  # since the claim was sent; the run is ours, so it is ended, not forgotten
             attempt.request_stop(Stop.DRAINED)
@@ -252,14 +271,20 @@ class Executor:
     async def _attempt(self, attempt: RunAttempt) -> None:
         try:
             await attempt.execute()
+            if attempt.was_drained:
+                await self._database.call(self._hand_over, self._keeper.process_id, attempt.run_id)
         except Exception:
             # An attempt raises nothing; if it does, that is a defect, which must not cancel the runs of
             # others.
-            logger.exception("run %s ended by a defect of its attempt", attempt.run_id)
+            logger.exception(
+                "run %s ended by a defect of its attempt", attempt.run_id, extra={"run_id": attempt.run_id}
+            )
         finally:
             del self._attempts[attempt.run_id]
             self._cleanup_failures += attempt.cleanup_failures
             self._fenced += attempt.was_fenced
+            if attempt.ended_as:
+                self.timings.ended(attempt.ended_as, monotonic() - attempt.claimed_at)
             self._wake.set()
 
     async def _woken(self, timeout_s: float) -> None:

@@ -32,8 +32,6 @@ class RunLimits:
     history_bytes: int
     # Between two looks for runs whose wake-up was lost.
     sweep_s: float
-    # How often a restartable run is asked again after its process died.
-    restarts: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,3 +64,18 @@ class LeaseLimits:
     hold_s: float
     # A beat that stands still for this long: the lease is taken away, dead or not.
     ttl_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLimits:
+    """Wake-ups between machines."""
+
+    # Between two beats of a listener, and after how long without one its jobs are deleted.
+    heartbeat_s: float
+    stalled_s: float
+    # Between two looks for jobs whose notification was lost.
+    poll_s: float
+    # Between two looks for stalled jobs.
+    sweep_s: float
+    # For a job at work when the process stops.
+    stop_s: float

@@ -14,7 +14,7 @@ from typing import Self
 from django.db import InterfaceError, OperationalError
 
 from apps.execution.leases import Gone
-from apps.execution.service import RunService
+from apps.execution.succession import Succession
 from apps.realtime.database import DatabaseThreads
 
 logger = logging.getLogger(__name__)
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 class Reaper:
     """Owns the one task that ends them, one process after the other."""
 
-    def __init__(self, database: DatabaseThreads, runs: RunService) -> None:
+    def __init__(self, database: DatabaseThreads, succession: Succession) -> None:
         self._database = database
-        self._runs = runs
+        self._succession = succession
         self._gone: dict[str, Gone] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -77,9 +77,9 @@ class Reaper:
                 self._gone.pop(gone.process_id, None)
 
     async def _end_runs_of(self, gone: Gone) -> None:
-        run_ids = await self._database.call(self._runs.runs_of, gone.process_id)
+        run_ids = await self._database.call(self._succession.runs_of, gone.process_id)
         self._processes += gone.beat is not None
         if run_ids or gone.beat is not None:
             logger.warning("process %s is gone: %s; its %d runs end", gone.process_id, gone.why, len(run_ids))
         for run_id in run_ids:
-            self._recovered += await self._database.call(self._runs.end_orphan, gone.process_id, run_id)
+            self._recovered += await self._database.call(self._succession.end_orphan, gone.process_id, run_id)

@@ -82,7 +82,11 @@ class Recovery:
         except RunClosed:
             # Status and ledger change in one transaction, so this is damage from outside (a restored table, a
             # hand edit).
-            logger.error("the ledger of run %s is closed, its books are not; they are put right", run.pk)  # noqa: TRY400 - the run matters
+            logger.error(  # noqa: TRY400 - the run matters
+                "the ledger of run %s is closed, its books are not; they are put right",
+                run.pk,
+                extra={"run_id": run.pk},
+            )
             self._settlement.write([ended])
             return
         told = self._settlement.write([ended])

@@ -6,7 +6,6 @@ the command they serve; the user's budget is the first row that they lock, so a 
 calls `lock_user` before.
 """
 
-import dataclasses
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ from datetime import UTC, datetime, time
 from functools import partial
 from typing import Any, Literal
 
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from apps.agents.base import TokenCount
@@ -32,7 +31,7 @@ from apps.execution.tasks import cancel_run, wake_executor
 from apps.realtime.commit import Participant
 from apps.realtime.log import EventLog, RunClosed
 from apps.realtime.values import EndedRun, Ending, LogEntry, RunLease
-from apps.vocabulary import ErrorCode, Identity, MessageId, PinnedPaths, Refusal, RunId, ThreadId, UserId, new_id
+from apps.vocabulary import ErrorCode, Identity, MessageId, PinnedPaths, Refusal, RunId, ThreadId, UserId
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +46,10 @@ def open_for_work() -> str:
     return ""
 
 
-def never_again(user_id: UserId, thread_id: ThreadId, message_id: MessageId) -> bool:  # noqa: ARG001 - a port's signature
-    """No question is asked again by itself."""
-    return False
-
-
 class RunService:
     """See the module. `choose_paths` is asked in the claim's transaction; `fold` writes the messages of ended
     runs; `known_agents` says what a run of each agent may use, in tokens; `plans` what each user may hold;
-    `why_closed` why no work may begin, or nothing;
-    runs; `process_id` is the owner of what is claimed here; `restartable` names the agents whose runs may be asked
-    again by themselves when their process died, and `ask_again` puts a thread, whose row is locked, back to its
-    question, or says False when the question is gone.
+    `why_closed` why no work may begin, or nothing; `process_id` is the owner of what is claimed here.
     """
 
     def __init__(
@@ -71,8 +62,6 @@ class RunService:
         plans: Plans,
         fold: Participant,
         process_id: str,
-        restartable: Collection[str] = (),
-        ask_again: Callable[[UserId, ThreadId, MessageId], bool] = never_again,
         why_closed: Callable[[], str] = open_for_work,
     ) -> None:
         self._log = log
@@ -83,8 +72,6 @@ class RunService:
         self._plans = plans
         self._fold = fold
         self._process_id = process_id
-        self._restartable = frozenset(restartable)
-        self._put_back = ask_again
         self._recovery = Recovery(log, fold)
 
     # -- commands; inside the caller's transaction
@@ -193,7 +180,7 @@ class RunService:
 
     def stored_request(self, user_id: UserId, run_id: RunId) -> RunRequest:
         """What was asked in a run, for asking it again. Raises Refusal(not_found)."""
-        return _request_of(self._get(user_id, run_id))
+        return request_of(self._get(user_id, run_id))
 
     def usage(self, identity: Identity) -> dict[str, Any]:
         """What the user's own runs used, and may use in a day, as JSON values."""
@@ -233,30 +220,6 @@ class RunService:
         unknown = Run.objects.of_process(self._process_id).exclude(pk__in=list(known)).order_by("pk")
         return [self._as_claimed(run) for run in unknown]
 
-    def runs_of(self, process_id: str) -> list[RunId]:
-        """The running runs of a process that is gone, those first that began first."""
-        runs = Run.objects.of_process(process_id).order_by("started_at", "pk")
-        return [RunId(run_id) for run_id in runs.values_list("pk", flat=True)]
-
-    def end_orphan(self, process_id: str, run_id: RunId) -> bool:
-        """End a run that this process has left behind, as interrupted, and ask again where that may be done; False
-        when it had ended. Any error of the database leaves it as it was.
-        """
-        try:
-            with transaction.atomic():
-                run = self._recovery.end_orphan(run_id, process_id)
-                if run is None:
-                    return False
-                self._ask_again(run)
-                transaction.on_commit(wake_executor.enqueue, robust=True)  # its slot is free
-                return True
-        except (OperationalError, InterfaceError):
-            raise
-        except Exception:
-            # One damaged run must not keep others from their end; the audit of clean-up goes on naming it.
-            logger.exception("run %s cannot be ended", run_id)
-            return False
-
     def end(self, lease: RunLease, ending: Ending) -> bool:
         """End a run whose owner cannot write its end through the publisher; False when it was no longer the
         owner's.
@@ -278,7 +241,9 @@ class RunService:
         except RunClosed:
             # Status and ledger change in one transaction, so this is damage from outside; it must not stop
             # the queue.
-            logger.error("the ledger of queued run %s is closed; it ends without event", run.pk)  # noqa: TRY400 - the run matters
+            logger.error(  # noqa: TRY400 - the run matters
+                "the ledger of queued run %s is closed; it ends without event", run.pk, extra={"run_id": run.pk}
+            )
             leave(budget, run, RunStatus.INTERRUPTED)
             return None
         paths = self._choose_paths(identity)
@@ -292,33 +257,6 @@ class RunService:
         logged = self._log.logged(run.owner, run.run_id)
         lease = RunLease(run.run_id, run.thread, run.owner, run.fence, logged)
         return ClaimedRun(lease, Identity(run.owner, run.user_name), run, run.pinned_paths)
-
-    def _ask_again(self, run: Run) -> None:
-        """Queue a new run for the same question, unless the user has moved on, or it was tried often enough: it may be
-        the question that kills processes.
-        """
-        if run.agent not in self._restartable or run.restarts >= self._limits.restarts or run.cancel_requested:
-            return
-        if Run.objects.owned(run.owner).open().filter(thread_id=run.thread_id).exists():
-            return
-        again = dataclasses.replace(
-            _request_of(run),
-            run_id=RunId(new_id()),
-            parent_run_id=None if run.parent_run_id is None else RunId(run.parent_run_id),
-            retry_of=run.run_id,
-            restarts=run.restarts + 1,
-        )
-        try:
-            with transaction.atomic():  # a savepoint: whatever becomes of the new run, the old one ends
-                if self._put_back(run.owner, run.thread, again.message_id):
-                    self.admit(Identity(run.owner, run.user_name), again)
-                    logger.info("run %s is asked again, as run %s", run.pk, again.run_id)
-        except (OperationalError, InterfaceError):
-            raise
-        except Refusal as refusal:
-            logger.warning("run %s is not asked again: %s", run.pk, refusal)
-        except Exception:
-            logger.exception("run %s cannot be asked again", run.pk)
 
     def _cancel_all(self, budget: UserBudget, runs: Sequence[Run]) -> "_Leaving":
         queued = [run for run in runs if run.status == RunStatus.QUEUED]
@@ -347,7 +285,7 @@ class RunService:
     def _ask_to_stop(self, run: Run) -> None:
         Run.objects.filter(pk=run.pk).update(cancel_requested=True)
         self._log.request_cancel(run.owner, run.run_id)
-        transaction.on_commit(partial(cancel_run.enqueue, run.id), robust=True)
+        transaction.on_commit(partial(cancel_run.enqueue, run.id, process_id=run.process_id), robust=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +296,8 @@ class _Leaving:
     ended: Sequence[EndedRun]
 
 
-def _request_of(run: Run) -> RunRequest:
+def request_of(run: Run) -> RunRequest:
+    """What was asked in this run, for asking it again."""
     return RunRequest(
         run_id=run.run_id,
         thread_id=run.thread,

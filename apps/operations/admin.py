@@ -13,6 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 
 from apps.operations.connections import read_connections
+from apps.operations.console import live_page
 from apps.operations.deletion import begin_deletion
 from apps.operations.models import ProcessReport
 from apps.vocabulary import UserId
@@ -28,9 +29,18 @@ class ProcessReportAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic
 
     @override
     def get_urls(self) -> list[URLPattern]:
-        """The page of connections beside the reports that it is made of."""
-        page = self.admin_site.admin_view(self.connections)
-        return [path("connections/", page, name="operations_connections"), *super().get_urls()]
+        """The pages that are made of the reports, beside them."""
+        pages = [
+            path("connections/", self.admin_site.admin_view(self.connections), name="operations_connections"),
+            path("live/", self.admin_site.admin_view(self.live), name="operations_live"),
+        ]
+        return [*pages, *super().get_urls()]
+
+    def live(self, request: HttpRequest) -> HttpResponse:
+        """The deployment at a glance, and what may be done to it."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return live_page(request, self.admin_site.each_context(request))
 
     def connections(self, request: HttpRequest) -> HttpResponse:
         """How the sockets of all processes keep up."""

@@ -90,6 +90,7 @@ class ProcessReport(models.Model):
 
     class Meta:
         ordering: ClassVar[list[str]] = ["-started_at"]
+        permissions = (("operate", "Can cancel runs, close users' sockets and drain processes"),)
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.CheckConstraint(
                 condition=models.Q(ending="", ended_at=None)
@@ -128,3 +129,45 @@ class TraceAnswer(models.Model):
 
     def __str__(self) -> str:
         return f"answer of process {self.process_id}"
+
+
+class Order(models.Model):
+    """An operator tells processes to do something. Gone a minute after it was given."""
+
+    class Kind(models.TextChoices):
+        """What is to be done."""
+
+        CLOSE_SOCKETS = "close_sockets", "close a user's sockets"
+        DRAIN = "drain", "drain a process"
+
+    kind = models.CharField(max_length=16, choices=Kind)
+    user_id = models.BigIntegerField(null=True, blank=True, help_text="whose sockets are closed, in every process")
+    process_id = models.CharField(max_length=ID_LENGTH, blank=True, default="", help_text="which process is drained")
+    given_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.CheckConstraint(
+                condition=models.Q(kind="close_sockets", user_id__isnull=False, process_id="")
+                | (models.Q(kind="drain", user_id=None) & ~models.Q(process_id="")),
+                name="operations_order_names_its_target",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.process_id or self.user_id}"
+
+
+class OrderTaken(models.Model):
+    """One process has taken an order."""
+
+    order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="takers")
+    process_id = models.CharField(max_length=ID_LENGTH)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["order", "process_id"], name="operations_order_taken_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"order {self.order_id} taken by {self.process_id}"

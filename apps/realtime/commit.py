@@ -214,7 +214,7 @@ class Committer:
                 return CommitResult(held={run_id})
             if trouble is Trouble.COLLISION and tries > 1:
                 return self._commit(batches, locking, patience_s, tries - 1)
-            logger.exception("the batch of run %s cannot be committed", run_id)
+            logger.exception("the batch of run %s cannot be committed", run_id, extra={"run_id": run_id})
             return CommitResult({run_id: Refused(error)})
 
     def _write(self, batches: Sequence[Batch], locking: Locking) -> CommitResult:

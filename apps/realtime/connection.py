@@ -144,7 +144,12 @@ class UserWebSocketContext:
     def _report(self, failures: BaseExceptionGroup[BaseException]) -> None:
         _, defects = failures.split(TabUnreachable)
         if defects is not None:
-            logger.error("sending to %s failed", self.connection_id, exc_info=defects)
+            logger.error(
+                "sending to %s failed",
+                self.connection_id,
+                exc_info=defects,
+                extra={"connection_id": self.connection_id},
+            )
         retry_after_ms = self._members.retry_after_ms()
         if self._closing_since is None:
             self._members.closing(self._close_code)

@@ -58,6 +58,10 @@ class _Held:
     tries: int = 0
 
 
+def _unmeasured(_seconds: float) -> None:
+    """Nobody asks how long commits take."""
+
+
 class Appender(Protocol):
     """A run that has events waiting."""
 
@@ -80,12 +84,21 @@ class Appender(Protocol):
 
 
 class GroupCommit:
-    """Owns the writer's thread and the task that feeds it. `announce` is called on the loop after each commit."""
+    """Owns the writer's thread and the task that feeds it. On the loop, after each commit, `announce` is called, and
+    `took_s` with the seconds from when the batches were handed over until they were stored, retries included.
+    """
 
-    def __init__(self, committer: Committer, limits: FlushLimits, announce: Callable[[CommitResult], None]) -> None:
+    def __init__(
+        self,
+        committer: Committer,
+        limits: FlushLimits,
+        announce: Callable[[CommitResult], None],
+        took_s: Callable[[float], object] = _unmeasured,
+    ) -> None:
         self._committer = committer
         self._limits = limits
         self._announce = announce
+        self._took_s = took_s
         self._thread = DatabaseThreads(1)
         self._waiting: dict[RunId, Appender] = {}
         self._held: dict[int, _Held] = {}
@@ -182,6 +195,7 @@ class GroupCommit:
         cost = time.monotonic() - started
         self._smoothed_cost_s += _SMOOTHING * (cost - self._smoothed_cost_s)
         self._next_flush = started + self.window_s
+        self._took_s(cost)
         for appender, batch in self._deliver(frozen, result):
             self.passed_over += 1
             held = self._held.setdefault(appender.user_id, _Held([], due=0.0))
@@ -247,7 +261,9 @@ def _frozen_batch(appender: Appender, max_events: int, max_bytes: int) -> Batch 
         return appender.freeze(max_events, max_bytes)
     except Exception as error:
         # A defect of one run, or of the bridge that it was given, may end that run, never the writer of all.
-        logger.exception("run %s has something that cannot be written", appender.run_id)
+        logger.exception(
+            "run %s has something that cannot be written", appender.run_id, extra={"run_id": appender.run_id}
+        )
         appender.refused(error)
         return None
 

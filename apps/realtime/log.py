@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import orjson
 from django.db import InterfaceError, OperationalError, models, transaction
+from prometheus_client import Histogram
 
 from apps.realtime.appending import Appended, append_rows, encode_own, locked_head
 from apps.realtime.bridge import RunBridge
@@ -31,6 +32,7 @@ from apps.vocabulary import ErrorCode, Position, Refusal, RunId, ThreadId, UserI
 logger = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 256
+_COMMIT_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 _ERASED_ROWS = 256  # rows of the log that one step of an erasure looks at
 
 
@@ -81,6 +83,12 @@ class EventLog:
         self._writer: GroupCommit | None = None
         self._database: DatabaseThreads | None = None
         self._prepare: Callable[[RunLease], object] | None = None
+        self.commit_seconds = Histogram(
+            "turnout_log_commit_seconds",
+            "From handing batches to the writer until they are stored",
+            buckets=_COMMIT_SECONDS,
+            registry=None,
+        )
 
     @asynccontextmanager
     async def open(
@@ -102,7 +110,8 @@ class EventLog:
         )
         self._database = database
         self._prepare = prepare
-        async with GroupCommit(committer, self._limits.flush, self._announce) as writer:
+        took_s = self.commit_seconds.observe
+        async with GroupCommit(committer, self._limits.flush, self._announce, took_s) as writer:
             self._writer = writer
             try:
                 yield self
@@ -213,7 +222,9 @@ class EventLog:
         try:
             return await self._database.call(self._prepare, lease)
         except (OperationalError, InterfaceError) as error:
-            logger.warning("the end of run %s could not be prepared: %s", lease.run_id, error)
+            logger.warning(
+                "the end of run %s could not be prepared: %s", lease.run_id, error, extra={"run_id": lease.run_id}
+            )
             return None  # the transaction that ends it reads everything by itself
 
     def _announce(self, result: CommitResult) -> None:

@@ -283,5 +283,5 @@ def _tell(connection: UserWebSocketContext, take: Callable[[], None]) -> None:
         take()
     except Exception:
         # The log's writer calls this for everybody: a broken connection is sent away and comes back from the log.
-        logger.exception("%r cannot go on", connection)
+        logger.exception("%r cannot go on", connection, extra={"connection_id": connection.connection_id})
         connection.close(CloseCode.GOING_AWAY, "the server lost this connection's place; come back")

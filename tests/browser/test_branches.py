@@ -97,6 +97,7 @@ def test_what_an_agent_did_for_another_stands_inside_it(tab: Page):
     inner = tab.locator(".subagent")
     expect(inner.locator(".text")).to_have_text("0:inner 1:inner")
     expect(inner.locator(".subagent-line")).to_have_text("Metronome was asked")
+    expect(tab.locator(".turn")).to_have_attribute("data-status", "succeeded")
     before = tab.locator(".turn").inner_text()
     tab.reload()
     expect(inner.locator(".text")).to_have_text("0:inner 1:inner")

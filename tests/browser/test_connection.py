@@ -85,7 +85,7 @@ def test_the_next_person_in_the_same_tab_finds_no_word_of_the_last(
     open_chat(page)
     assert "secret" not in page.evaluate(stored)
     expect(page.get_by_label("Message", exact=True)).to_have_value("")
-    expect(page.locator(".account-name")).to_have_text(stranger.name)
+    expect(page.locator(".account-name span")).to_have_text(stranger.name)
 
 
 def test_a_tab_that_comes_back_as_somebody_else_begins_anew(
@@ -104,7 +104,7 @@ def test_a_tab_that_comes_back_as_somebody_else_begins_anew(
     expect(tab.locator(".text").last).to_contain_text("16")
     tab.context.add_cookies([{"name": "sessionid", "value": stranger.session, "url": server.url}])
     lines[-1].close()
-    expect(tab.locator(".account-name")).to_have_text(stranger.name)
+    expect(tab.locator(".account-name span")).to_have_text(stranger.name)
     expect(tab.get_by_text("8 + 8")).to_have_count(0)
     expect(tab.get_by_role("heading", name="There is no such conversation")).to_be_visible()
 

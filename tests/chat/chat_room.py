@@ -53,7 +53,6 @@ RUN_LIMITS = RunLimits(
     history_messages=40,
     history_bytes=131_072,
     sweep_s=0.05,
-    restarts=1,
 )
 CHAT_LIMITS = ChatLimits(text_bytes=32_768, receipt_hours=24)
 PLAN = PlanLimits(

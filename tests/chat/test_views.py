@@ -108,3 +108,8 @@ def test_logging_out_takes_a_post(client: Client):
 def test_a_foreign_address_is_not_where_a_log_in_leads(client: Client, settings: Any):
     answer = client.get("/accounts/login/?next=https://evil.example/")
     assert answer["Location"] == "/"
+
+
+def test_a_browser_that_looks_for_an_icon_is_led_to_it(client):
+    answer = client.get("/favicon.ico")
+    assert (answer.status_code, answer["Location"]) == (302, "/static/chat/turnout.svg")

@@ -5,8 +5,10 @@ import time
 import orjson
 
 from apps.execution.models import Run, UserBudget
+from apps.execution.recovery import Recovery
 from apps.execution.service import RunService
 from apps.execution.settlement import Settlement
+from apps.execution.succession import Succession
 from apps.realtime.coalescing import encode_entry
 from apps.realtime.commit import Batch, Committer, FrozenEvent
 from apps.realtime.log import EventLog, LogLimits, nobody
@@ -22,6 +24,7 @@ class Desk:
 
     def __init__(self, **limits):
         self.fold = Notes()
+        self.restartable = ()
         self.log = EventLog(LogLimits())
         run_limits, plan = limits_with(**limits)
         self.runs = RunService(
@@ -33,6 +36,17 @@ class Desk:
             fold=self.fold,
             process_id=OWNER,
         )
+
+    def end_orphans(self, process_id=OWNER):
+        """What the reaper does; how many runs it ended."""
+        succession = Succession(
+            Recovery(self.log, self.fold),
+            admit=self.runs.admit,
+            put_back=self.fold.ask_again,
+            restartable=self.restartable,
+            restarts=1,
+        )
+        return sum(succession.end_orphan(process_id, run_id) for run_id in succession.runs_of(process_id))
 
     def admit(self, identity, **changes):
         return in_transaction(self.runs.admit, identity, a_request(**changes))

@@ -100,6 +100,13 @@ class Tidy(Odd):
         yield ""
 
 
+class Patient(Tidy):
+    """May be asked again when its process ends."""
+
+    name = "patient"
+    restartable = True
+
+
 class Asking(Agent):
     """Says a word, asks for approval of one call, and says what was decided when it is resumed."""
 
@@ -130,4 +137,4 @@ class Asking(Agent):
 
 LET_GO: dict[str, asyncio.Event] = {}
 TIDIED: list[str] = []
-ALL: Final = (Stubborn, Deaf, Exiting, SelfCancelling, Choosy, Tidy, Asking)
+ALL: Final = (Stubborn, Deaf, Exiting, SelfCancelling, Choosy, Tidy, Patient, Asking)

@@ -24,8 +24,10 @@ from apps.execution.keeper import LeaseKeeper
 from apps.execution.limits import LeaseLimits, PlanLimits, RunLimits
 from apps.execution.models import Run, UserBudget
 from apps.execution.reaper import Reaper
+from apps.execution.recovery import Recovery
 from apps.execution.service import RunService
 from apps.execution.settlement import Settlement
+from apps.execution.succession import Succession
 from apps.realtime.bridge import OwnerBridge
 from apps.realtime.database import DatabaseThreads
 from apps.realtime.log import EventLog, LogLimits
@@ -46,7 +48,6 @@ LIMITS = RunLimits(
     history_messages=40,
     history_bytes=131_072,
     sweep_s=0.05,
-    restarts=1,
 )
 PLAN = PlanLimits(
     open_runs_per_user=20,
@@ -140,8 +141,15 @@ class RunningRoom:
             plans=lambda _: self.plan,
             fold=self.notes,
             process_id=self.process_id,
-            restartable=[agent.name for agent in agents if agent.restartable],
-            ask_again=self.notes.ask_again,
+        )
+
+    def succession(self, runs: RunService) -> Succession:
+        return Succession(
+            Recovery(self.log, self.notes),
+            admit=runs.admit,
+            put_back=self.notes.ask_again,
+            restartable=[agent.name for agent in self.agents.describe() if agent.restartable],
+            restarts=1,
         )
 
     def new_executor(self, keeper: LeaseKeeper, **changes: Any) -> Executor:
@@ -156,6 +164,7 @@ class RunningRoom:
             "open_engine": lambda context, _paths: self.engines.open_engine(context),
             "open_bridge": _owner_bridge,
             "history": lambda *_: (),
+            "hand_over": self.succession(self.runs).hand_over,
             "limits": self.limits,
         }
         return Executor(**(parts | changes))
@@ -172,7 +181,7 @@ class RunningRoom:
         keeper = LeaseKeeper(self.process_id, changes.pop("leases", LEASES))
         executor = self.new_executor(keeper, **changes)
         async with (
-            Reaper(self.database, runs) as reaper,
+            Reaper(self.database, self.succession(runs)) as reaper,
             keeper.open(executor, reaper.end_runs_of),
             executor,
         ):

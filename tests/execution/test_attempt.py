@@ -153,7 +153,7 @@ async def test_a_run_whose_owner_was_replaced_stops_and_writes_nothing(caplog):
     async with open_running_room() as room, room.executing() as executor:
         run_id = await room.start(ANN, "metronome", "count=10000 interval_ms=1")
         await room.seen(ANN, run_id, "TEXT_MESSAGE_CONTENT")
-        assert await room.database.call(room.runs.end_orphan, room.process_id, run_id)
+        assert await room.database.call(room.succession(room.runs).end_orphan, room.process_id, run_id)
         event, run = await the_end(room, run_id)
         assert (event["code"], run.status) == ("interrupted", "interrupted")
         await eventually(lambda: not executor.census()["running"])

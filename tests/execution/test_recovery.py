@@ -10,7 +10,7 @@ from apps.realtime.constructs import OpenConstructs
 from apps.realtime.log import RunClosed
 from apps.realtime.models import RunLedger
 from apps.realtime.values import LogEntry
-from tests.execution.admitting_desk import OWNER, assert_books_balance, events_of
+from tests.execution.admitting_desk import assert_books_balance, events_of
 from tests.execution.running_room import ANN, BOB, eventually, open_running_room
 
 pytestmark = pytest.mark.django_db
@@ -19,10 +19,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def recovery(desk):
     return Recovery(desk.log, desk.fold)
-
-
-def end_orphans(desk):
-    return sum(desk.runs.end_orphan(OWNER, run_id) for run_id in desk.runs.runs_of(OWNER))
 
 
 def died_after(desk, *events):
@@ -49,8 +45,8 @@ CALLED = ToolCallEndEvent(tool_call_id="c")
 def test_a_run_of_a_dead_process_ends_interrupted_once_with_everything_closed(desk, recovery, logged):
     events = [begun(), MESSAGE, DELTA, CALL, CALLED][:logged]
     run = died_after(desk, *events)
-    assert end_orphans(desk) == 1
-    assert end_orphans(desk) == 0
+    assert desk.end_orphans() == 1
+    assert desk.end_orphans() == 0
     constructs = OpenConstructs()
     seen = events_of(ANN, run.run_id)
     for event in seen:
@@ -68,7 +64,7 @@ def test_a_run_of_a_dead_process_ends_interrupted_once_with_everything_closed(de
 
 def test_the_old_owner_is_fenced(desk, recovery):
     run = died_after(desk, begun())
-    end_orphans(desk)
+    desk.end_orphans()
     with pytest.raises(RunClosed):
         desk.log.claim_run(ANN.user_id, run.run_id, 99)
     assert RunLedger.objects.get().fence > run.fence
@@ -77,7 +73,7 @@ def test_the_old_owner_is_fenced(desk, recovery):
 def test_queued_runs_and_runs_that_ended_are_left_alone(desk, recovery):
     queued, cancelled = desk.admit(ANN).run_id, desk.admit(BOB).run_id
     desk.cancel(BOB, cancelled)
-    assert end_orphans(desk) == 0
+    assert desk.end_orphans() == 0
     assert Run.objects.get(pk=queued).status == "queued"
 
 
@@ -96,7 +92,7 @@ def test_books_that_the_ledger_contradicts_are_put_right(desk, recovery, caplog)
     run = died_after(desk, begun())
     RunLedger.objects.update(is_open=False)
     before = events_of(ANN)
-    assert end_orphans(desk) == 1
+    assert desk.end_orphans() == 1
     assert events_of(ANN) == before
     assert Run.objects.get().status == "interrupted"
     assert run.run_id in caplog.text

@@ -24,7 +24,7 @@ QUICK = {
     "TURNOUT_CLOSING_S": "1",
 }
 WINDOW_BYTES = 262_144
-TOLD_TO_GO = "pool_connections_closed_no_progress_total"
+TOLD_TO_GO = 'pool_connections_closed_total{reason="no_progress"}'
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ async def test_6_stalled_tabs_are_sent_a_window_each_and_cost_no_more_and_nobody
 
         def all_stall(found):
             held.append(resident_bytes(server) - before)
-            return found["pool_connections_stalled"] + found.get(TOLD_TO_GO, 0) >= number
+            return found['pool_connections_by_health{health="stalled"}'] + found.get(TOLD_TO_GO, 0) >= number
 
         await settled(server, all_stall, timeout_s=60)
         beside = await pings(bystander, 50)

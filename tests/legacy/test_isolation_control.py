@@ -34,7 +34,6 @@ LIMITS = RunLimits(
     history_messages=9,
     history_bytes=999,
     sweep_s=1.0,
-    restarts=1,
 )
 
 

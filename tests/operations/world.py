@@ -35,7 +35,6 @@ LIMITS = RunLimits(
     history_messages=40,
     history_bytes=131_072,
     sweep_s=1.0,
-    restarts=1,
 )
 
 

@@ -66,7 +66,8 @@ def test_without_the_room_the_suite_is_green(tmp_path, gone, suite):
     assert " passed" in run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", *suite)
     named = [
         path.relative_to(folder).as_posix()
-        for path in (folder / "apps").rglob("*.py")
+        for top in ("apps", "project", "benchmarks")
+        for path in (folder / top).rglob("*.py")
         if any(f"apps.{room}" in path.read_text(encoding="utf-8") for room in gone)
     ]
     assert named == []

@@ -1,25 +1,12 @@
 """`manage.py serve`: the server, with Turnout's life cycle."""
 
-import logging
-import os
-import sys
-from typing import Any, NoReturn
+from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from project.life import CutOff, leave_at_once
 from project.memory import in_words
-
-CUT_OFF = 3  # the exit code of a process that was told to stop and could not close in time
-
-
-def leave_at_once(message: str) -> NoReturn:
-    """End the process though threads of it hang, for which Python would wait."""
-    sys.stderr.write(f"{message}\n")
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(CUT_OFF)
 
 
 class Command(BaseCommand):
@@ -30,7 +17,7 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=settings.PORT, help="port (PORT, default 8000); 0: a free one")
 
     def handle(self, *, host: str, port: int, **_: Any) -> None:
-        from project.server import AddressTaken, CutOff, listen, serve  # noqa: PLC0415 - imports Twisted's reactor, once
+        from project.server import AddressTaken, listen, serve  # noqa: PLC0415 - imports Twisted's reactor, once
 
         try:
             listening = listen(host, port)

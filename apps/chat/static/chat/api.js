@@ -55,6 +55,17 @@ export class Api {
     return `${this.base}threads/${encodeURIComponent(id)}/export?format=${format}`;
   }
 
+  /** Keep a file for a message; the message names its id. */
+  keepFile(file) {
+    const form = new FormData();
+    form.append("file", file);
+    return this.call("POST", "attachments", form);
+  }
+
+  file(id) {
+    return `${this.base}attachments/${encodeURIComponent(id)}`;
+  }
+
   agents() {
     return this.call("GET", "agents");
   }
@@ -71,13 +82,14 @@ export class Api {
   async call(method, path, body) {
     const headers = { Accept: "application/json" };
     if (method !== "GET") headers["X-CSRFToken"] = this.csrfToken();
-    if (body !== undefined) headers["Content-Type"] = "application/json";
+    const isForm = body instanceof FormData; // the browser says then what it is, with its boundary
+    if (body !== undefined && !isForm) headers["Content-Type"] = "application/json";
     let response;
     try {
       response = await fetch(this.base + path, {
         method,
         headers,
-        body: body === undefined ? undefined : JSON.stringify(body),
+        body: body === undefined || isForm ? body : JSON.stringify(body),
         credentials: "same-origin",
         cache: "no-store",
         signal: AbortSignal.timeout(TIMEOUT_MS),

@@ -41,7 +41,7 @@ class Chat {
       pill: byId("connection"), words: byId("connection-words"), notice: byId("trouble"), login,
       owner: { reconnect: () => this.connection.open(), reload: () => location.reload() },
     });
-    this.composer = new Composer({ memory: this.memory, owner: this });
+    this.composer = new Composer({ memory: this.memory, api: this.api, owner: this });
     this.meter = new Meter({ element: byId("usage"), api: this.api });
     this.list = new ThreadList({ api: this.api, store: this.store, owner: this });
     this.commands = new Commands({ memory: this.memory, owner: this });
@@ -76,6 +76,7 @@ class Chat {
       return;
     }
     this.composer.limit = limits.text_bytes;
+    this.composer.files.limit = limits.attachments;
     if (this.store.position !== null) this.follow();
     else this.begin(head);
   }
@@ -151,12 +152,12 @@ class Chat {
 
   // ---- commands
 
-  async submit(text, agent) {
+  async submit(text, agent, files) {
     if (this.isCreating) return;
     const threadId = this.currentId ?? (await this.createThread());
     if (threadId === null) return;
     this.composer.sent();
-    this.commands.ask(threadId, text, agent);
+    this.commands.ask(threadId, text, agent, files);
     if (threadId !== this.currentId) await this.open(threadId);
   }
 
@@ -265,7 +266,7 @@ class Chat {
   }
 
   removed(threadId) {
-    for (const kept of ["draft", "agent"]) this.memory.set(`${kept}:${threadId}`, null);
+    for (const kept of ["draft", "agent", "files"]) this.memory.set(`${kept}:${threadId}`, null);
     if (threadId === this.currentId) this.open(null);
   }
 

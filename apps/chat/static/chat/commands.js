@@ -19,8 +19,9 @@ export class Commands {
     });
   }
 
-  ask(threadId, text, agent) {
-    this.put({ type: "run.start", thread_id: threadId, text, if_busy: "enqueue", ...(agent ? { agent } : {}) });
+  ask(threadId, text, agent, files) {
+    const asked = { type: "run.start", thread_id: threadId, text, if_busy: "enqueue" };
+    this.put({ ...asked, ...(agent ? { agent } : {}), ...(files.length ? { attachments: files } : {}) });
   }
 
   /** Answer again what a turn answered. */
@@ -32,7 +33,8 @@ export class Commands {
   /** Ask in other words what a turn answered. What is being answered in this thread is stopped for it. */
   edit(threadId, turn, text, agent) {
     const asked = { type: "run.start", thread_id: threadId, text, parent_message_id: turn.prompt.id, if_busy: "interrupt" };
-    this.put({ ...asked, ...(agent ? { agent } : {}) });
+    const files = turn.prompt.files.map(({ id }) => id);
+    this.put({ ...asked, ...(agent ? { agent } : {}), ...(files.length ? { attachments: files } : {}) });
   }
 
   /** Answer what a run waits for; the first answer of all tabs counts. */

@@ -1,13 +1,14 @@
 // Where the user writes: Enter sends, drafts survive a reload, the chosen agent is remembered.
 
 import { h, setText } from "./dom.js";
+import { Files } from "./files.js";
 import { format, gettext } from "./words.js";
 
 const encoder = new TextEncoder();
 
 export class Composer {
-  /** `owner` has submit(text, agent) and stop(). */
-  constructor({ memory, owner }) {
+  /** `owner` has submit(text, agent, files) and stop(). */
+  constructor({ memory, api, owner }) {
     this.memory = memory;
     this.owner = owner;
     this.form = document.getElementById("composer");
@@ -18,6 +19,7 @@ export class Composer {
     this.picker = document.getElementById("agent");
     this.place = "new"; // whose draft this is: a thread's id, or "new"
     this.suggested = null; // the agent that answered here last
+    this.files = new Files({ api, memory, changed: () => this.judge() });
     this.limit = null; // bytes of a message as JSON; unknown until the server says hello
     this.field.addEventListener("input", () => this.changed());
     this.field.addEventListener("keydown", (event) => this.pressed(event));
@@ -40,12 +42,14 @@ export class Composer {
   moveTo(place) {
     this.place = place;
     this.field.value = this.memory.get(`draft:${place}`, "");
+    this.files.moveTo(place);
     this.changed();
   }
 
   /** The draft went out as a message. */
   sent() {
     this.field.value = "";
+    this.files.sent();
     this.changed();
   }
 
@@ -92,7 +96,7 @@ export class Composer {
   submit() {
     const text = this.field.value.trim();
     if (!text || this.send.disabled) return;
-    this.owner.submit(text.toWellFormed?.() ?? text, this.agent);
+    this.owner.submit(text.toWellFormed?.() ?? text, this.agent, this.files.ids);
   }
 
   changed() {
@@ -112,7 +116,7 @@ export class Composer {
     const text = this.field.value;
     const bytes = this.limit !== null && text.length * 2 > this.limit / 3 ? encoder.encode(JSON.stringify(text)).length : 0;
     const tooLong = this.limit !== null && bytes > this.limit;
-    this.send.disabled = Boolean(this.blocked) || tooLong || !text.trim();
+    this.send.disabled = Boolean(this.blocked) || tooLong || !text.trim() || this.files.isComing;
     this.field.setAttribute("aria-invalid", String(tooLong));
     setText(this.problem, tooLong ? format(gettext("The message has %(size)s KiB; at most %(limit)s KiB can be sent. Shorten it."), { size: kib(bytes), limit: kib(this.limit) }) : "");
   }

@@ -19,7 +19,7 @@ export class Conversation {
   constructor(threadId) {
     this.threadId = threadId;
     this.turns = new Map(); // run id -> turn, in the order in which the runs were asked for
-    this.prompts = new Map(); // message id -> {id, text, parentId, afterRunId}; a retry shares the prompt of its turn
+    this.prompts = new Map(); // message id -> {id, text, files, parentId, afterRunId}; a retry shares the prompt of its turn
     this.interrupts = new Map(); // interrupt id -> {id, runId, reason, toolCallId, expiresAt} that waits for a decision
     this.choices = new Map(); // prompt id -> run id of an attempt without an answer that this tab looks at
     this.leafId = null; // end of the branch that is shown
@@ -76,7 +76,7 @@ export class Conversation {
     turn.place = place;
     const edited = this.prompts.get(editedId);
     const at = edited ?? { parentId: this.leafId, afterRunId: null };
-    this.ask(turn, { id: messageId, text, parentId: at.parentId, afterRunId: at.afterRunId });
+    this.ask(turn, { id: messageId, text, files: [], parentId: at.parentId, afterRunId: at.afterRunId });
   }
 
   /** Take one entry of this thread. True if something changed. */
@@ -116,7 +116,7 @@ export class Conversation {
     turn.afterId ??= value.message?.afterId ?? null;
     const { message } = value;
     if (message) {
-      this.ask(turn, { id: message.id, text: textOf(message.content), parentId: message.parentId, afterRunId: message.afterRunId });
+      this.ask(turn, { id: message.id, text: textOf(message.content), files: filesOf(message.parts), parentId: message.parentId, afterRunId: message.afterRunId });
     }
     return true;
   }
@@ -171,7 +171,9 @@ export class Conversation {
   hold(message) {
     const turn = this.turn(message.run_id);
     if (message.role === "user") {
-      this.prompts.set(message.id, { id: message.id, text: message.text, parentId: message.parent_id, afterRunId: message.after_run_id });
+      this.prompts.set(message.id, {
+        id: message.id, text: message.text, files: filesOf(message.parts), parentId: message.parent_id, afterRunId: message.after_run_id,
+      });
       return;
     }
     const items = answer(turn, message.id);
@@ -287,6 +289,11 @@ const STEPS = {
     amend(turn, "subagent", subagentRunId, (item) => { Object.assign(item, { status: "failed", complete: true }); });
   },
 };
+
+/** The files that came with a question. */
+function filesOf(parts = []) {
+  return parts.filter((part) => part.type === "attachment").map(({ id, name, bytes }) => ({ id, name, bytes }));
+}
 
 /** AG-UI content is text, or a list of parts; a result that is no text is shown as its JSON. */
 function textOf(content) {

@@ -1,6 +1,7 @@
 // One turn in the document: the question, the answer to it, and what can be done with either.
 
 import { announce, copyText, h, icon, setText } from "./dom.js";
+import { fileLink } from "./files.js";
 import { ItemViews } from "./items.js";
 import { Status, isActive, itemsOf, spokenBy } from "./turns.js";
 import { format, gettext, moment, number } from "./words.js";
@@ -113,8 +114,9 @@ class QuestionView {
   update(turn, prompts) {
     this.turn = turn;
     this.prompts.show(prompts, turn.prompt.id);
-    if (this.shown === turn.prompt.text) return;
-    this.shown = turn.prompt.text;
+    const shown = JSON.stringify([turn.prompt.text, turn.prompt.files]);
+    if (this.shown === shown) return;
+    this.shown = shown;
     this.close();
   }
 
@@ -147,7 +149,9 @@ class QuestionView {
   }
 
   close() {
-    this.element.replaceChildren(bubble(this.turn.prompt.text, this.buttons));
+    const { text, files } = this.turn.prompt;
+    const links = files.map((file) => h("li", {}, fileLink(this.able.api, file)));
+    this.element.replaceChildren(bubble(text, links.length ? h("ul", { class: "files" }, ...links) : null, this.buttons));
   }
 }
 

@@ -1,0 +1,44 @@
+"""The page on metrics, the catalog, and what parts measure say the same."""
+
+from apps.execution import timings
+from apps.execution.states import ENDED, RunStatus
+from apps.operations.catalog import FAMILIES
+from apps.realtime import log
+from apps.realtime.connection import Health
+from tests.docs.pages import code, page
+
+METRICS = page("reference/metrics.md")
+SECTIONS = ("Runs", "Tabs", "The log", "The switch, and the database")
+NEVER = {"user", "user_id", "username", "thread", "thread_id", "run", "run_id", "address", "text", "agent", "title"}
+
+
+def test_every_metric_is_documented_with_type_unit_labels_and_meaning_and_no_other():
+    documented = [row for section in SECTIONS for row in METRICS.rows(section)]
+    assert sorted(documented) == sorted(
+        [
+            f"`{family.name}`",
+            "counter" if family.is_counter else "gauge",
+            family.unit,
+            ", ".join(f"`{label}`" for label in family.labels) or "none",
+            family.meaning,
+        ]
+        for family in FAMILIES
+    )
+
+
+def test_every_histogram_is_documented_with_its_buckets():
+    documented = {code(row[0])[0]: row[3] for row in METRICS.rows("Histograms")}
+    measured = {
+        "turnout_log_commit_seconds": log._COMMIT_SECONDS,
+        "turnout_executor_claim_wait_seconds": timings.WAIT_SECONDS,
+        "turnout_executor_run_seconds": timings.RUN_SECONDS,
+    }
+    assert documented == {name: ", ".join(f"{bound:g}" for bound in bounds) for name, bounds in measured.items()}
+
+
+def test_every_label_is_documented_and_none_can_name_a_user_a_thread_or_a_run():
+    documented = {code(row[0])[0]: set(code(row[1])) for row in METRICS.rows("Metrics")}
+    assert documented.keys() == {label for family in FAMILIES for label in family.labels}
+    assert not documented.keys() & NEVER
+    assert documented["outcome"] == ENDED | {RunStatus.WAITING}
+    assert documented["health"] == {health.value for health in Health}
