@@ -40,6 +40,9 @@ ROWS: dict[str, Row] = {
     "accounts/login/": Row({"GET": Let.ANYONE, "POST": Let.ANYONE, "PUT": Let.ANYONE}),
     "accounts/logout/": Row({"POST": Let.ANYONE}),
     "words/": PUBLIC,
+    "favicon.ico": Row(
+        dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), Let.ANYONE)
+    ),  # leads to the static file
     "language/": Row(dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), Let.ANYONE)),
     "api/openapi.json": Row(dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), Let.ANYONE)),
     "api/docs": Row(dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), Let.ANYONE)),
@@ -71,6 +74,7 @@ ROWS: dict[str, Row] = {
     "admin/leak-live/switch/": Row({"POST": Let.RIGHT}),
     "admin/leak-live/end/": Row({"POST": Let.RIGHT}),
     "admin/operations/processreport/connections/": Row({"GET": Let.RIGHT}),
+    "admin/operations/processreport/live/": Row({"GET": Let.RIGHT, "POST": Let.RIGHT}),
     "admin/rollout/flag/seam/<str:name>/": Row({"GET": Let.RIGHT, "POST": Let.RIGHT}),
     "admin/rollout/flag/seam/<str:name>/acknowledge/": Row({"POST": Let.RIGHT}),
     "admin/rollout/flag/seam/<str:name>/reshuffle/": Row({"POST": Let.RIGHT}),
@@ -79,6 +83,9 @@ ROWS: dict[str, Row] = {
 }
 # Below the API and the admin every other address is answered as one that there is not.
 NO_SUCH_ADDRESS = {"api/", "api/^.*$", "admin/(?P<url>.*)$"}
+
+# Rows whose addresses leave with a room that can be taken out.
+LEAVING = {"apps.legacy": ("admin/leak-live/",), "apps.rollout": ("admin/leak-live/", "admin/rollout/", "rollout.")}
 
 READ, WRITE = "read only, for staff with the right to view", "written by staff with the right, as Django does"
 MODELS = {
