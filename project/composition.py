@@ -51,6 +51,7 @@ from project.layers import disconnecting, own_layer
 from project.limits import (
     chat_limits,
     connection_limits,
+    disclosure,
     hint_limits,
     log_limits,
     pool_limits,
@@ -132,7 +133,7 @@ async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) 
     database = await stack.enter_async_context(DatabaseThreads(configuration.database_threads))
     reader, pool, tools = PageReader(database), _pool(configuration, database), ThreadTools(database)
     hints = _hints(configuration, pool, process_id)
-    log = EventLog(log_limits(configuration), hints, tools.box.public_fields)
+    log = EventLog(log_limits(configuration), hints, tools.box.public_fields, disclosure(configuration))
     tracing = TraceAnswering(database, process_id, DeliveryTrace(configuration.trace_marks))
     proofs = ProofChecker(database, read_digests, proof_limits(configuration))
     bridges = WebSocketBridgeFactory(pool, reader, connection_limits(configuration), tracing.trace, proofs)

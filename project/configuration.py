@@ -161,6 +161,8 @@ class Configuration:
     recording_minutes: float = _bound(60.0, "minutes", "an older recording is thrown away")
 
     # agents
+    show_reasoning: bool = _bound(default=True, unit="switch", meaning="let users see the reasoning of agents")
+    show_subagents: bool = _bound(default=True, unit="switch", meaning="let users see which agents work for others")
     faulty_agent: bool = _bound(default=False, unit="switch", meaning="register the agent that misbehaves")
     model: str = _bound("", "provider:model", "model that `assistant` uses; empty for the offline agent")
     model_base_url: str = _bound("", "URL", "OpenAI-compatible server; empty for the provider's own")

@@ -18,12 +18,16 @@ from apps.realtime.pool import PoolLimits
 from apps.realtime.proofs import ProofLimits
 from apps.realtime.protocol import Limits, Window
 from apps.realtime.publisher import PublisherLimits
+from apps.realtime.redaction import Disclosure
 from apps.realtime.retention import RetentionLimits
 from apps.realtime.segments import SegmentLimits
 from apps.vocabulary import Identity
 from project.configuration import Configuration, ConfigurationError
 
 _PROOFS_A_LOOK = 500  # compared by one query of a database thread
+
+
+_SECRET_CHARACTERS = 12  # a shorter key, as local servers take any, could be a word
 
 
 def pool_limits(bounds: Configuration) -> PoolLimits:
@@ -200,6 +204,13 @@ def chat_limits(bounds: Configuration) -> ChatLimits:
         text_bytes=bounds.text_bytes,
         receipt_hours=bounds.receipt_hours,
     )
+
+
+def disclosure(bounds: Configuration) -> Disclosure:
+    """What users may see of agents' insides, and the installation's own key, which nobody may."""
+    key = bounds.model_api_key
+    secrets = (key,) if len(key) >= _SECRET_CHARACTERS else ()
+    return Disclosure(reasoning=bounds.show_reasoning, subagents=bounds.show_subagents, secrets=secrets)
 
 
 def model_settings(bounds: Configuration) -> ModelSettings:

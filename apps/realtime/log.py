@@ -24,7 +24,7 @@ from apps.realtime.erasing import begin_erasure, erase_step
 from apps.realtime.group_commit import FlushLimits, GroupCommit
 from apps.realtime.models import RunLedger, Segment, Stream, Tombstone
 from apps.realtime.publisher import PublisherLimits, RunEventPublisher
-from apps.realtime.redaction import ToolRedaction
+from apps.realtime.redaction import EVERYTHING, Disclosure, ToolRedaction
 from apps.realtime.segments import SegmentLimits
 from apps.realtime.values import LogEntry, LoggedPart, Page, RunLease
 from apps.vocabulary import ErrorCode, Position, Refusal, RunId, ThreadId, UserId
@@ -68,7 +68,8 @@ def nobody(_: frozenset[UserId]) -> frozenset[UserId]:
 class EventLog:
     """See the module. One a process; a command that only appends needs no audience and no writer.
 
-    `public_fields` names, by tool, the arguments that a user may see, and `result` where the result may be seen.
+    `public_fields` names, by tool, the arguments that a user may see, and `result` where the result may be seen;
+    `disclosure` says what else of agents.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class EventLog:
         limits: LogLimits,
         audience: Audience | None = None,
         public_fields: Mapping[str, Collection[str]] = MappingProxyType({}),
+        disclosure: Disclosure = EVERYTHING,
     ) -> None:
         self._limits = limits
+        self._disclosure = disclosure
         self._public_fields = public_fields
         self._audience = audience
         self._writer: GroupCommit | None = None
@@ -213,7 +216,14 @@ class EventLog:
         tools = ToolRedaction(self._public_fields)
         prepare_end = partial(self._prepare_end, lease)
         return RunEventPublisher(
-            lease, bridge, self._limits.publisher, self._writer.mark, read_logged, tools, prepare_end
+            lease,
+            bridge,
+            self._limits.publisher,
+            self._writer.mark,
+            read_logged,
+            tools,
+            disclosure=self._disclosure,
+            prepare_end=prepare_end,
         )
 
     async def _prepare_end(self, lease: RunLease) -> object | None:

@@ -18,7 +18,8 @@ from apps.realtime.bridge import RunBridge
 from apps.realtime.coalescing import DELTA_TYPES, WaitingDelta, encode_entry, piece_characters, split_delta
 from apps.realtime.commit import Batch, Committed, Fenced, FrozenEvent, Outcome, Refused
 from apps.realtime.constructs import TERMINAL, GrammarError, OpenConstructs
-from apps.realtime.redaction import ToolRedaction, storable_event, storable_text, visible_event
+from apps.realtime.redaction import Disclosure, ToolRedaction, storable_event, storable_text, visible_event
+from apps.realtime.secrets import RunSecrets
 from apps.realtime.values import Ending, RunLease
 from apps.vocabulary import RunId, UserId
 
@@ -67,6 +68,8 @@ class RunEventPublisher:
         mark: Callable[["RunEventPublisher"], None],
         read_logged: Callable[[], Awaitable[Sequence[Mapping[str, Any]]]],
         tools: ToolRedaction,
+        *,
+        disclosure: Disclosure,
         prepare_end: Callable[[], Awaitable[object | None]],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,6 +80,8 @@ class RunEventPublisher:
         self._mark = mark
         self._read_logged = read_logged
         self._tools = tools
+        self._disclosure = disclosure
+        self._secrets = RunSecrets(disclosure.secrets)
         self._prepare_end = prepare_end
         self._prepared: object | None = None
         self._clock = clock
@@ -136,12 +141,14 @@ class RunEventPublisher:
             raise self._failure
         if self._failure is not None:
             await self._forget_what_was_refused()
+        for construct_id in self._secrets.open_ids():
+            self._show_rest(construct_id)
         if not _leaves_calls_open(ending.event):
             for event in self._constructs.closing_events(f"The run ended before this was answered ({ending.status})."):
                 self._queue(event.model_dump(mode="json", by_alias=True))
         # What ends with the run is read now, beside the writer, for which all users wait.
         self._prepared = await self._prepare_end()
-        self._queue(ending.event.model_dump(mode="json", by_alias=True))
+        self._queue(self._secrets.whole(ending.event.model_dump(mode="json", by_alias=True)))
         self._ending = ending
         self._mark(self)
         while self._waiting or self._frozen is not None:
@@ -213,13 +220,27 @@ class RunEventPublisher:
             self._tools.argued(construct_id, delta)
             self._run_events += 1
         else:
-            subagent = subagent and storable_text(subagent)
-            for number, piece in enumerate(split_delta(storable_text(delta), self._piece)):
+            if not self._disclosure.shows(event_type):
+                self.hidden_events += 1
+                self._run_events += 1
+                return
+            subagent = storable_text(subagent) if subagent and self._disclosure.subagents else None
+            shown = self._secrets.feed(event_type, construct_id, subagent, storable_text(delta))
+            if delta and not shown:
+                self._run_events += 1  # what is held back is paid for as well
+                return
+            for number, piece in enumerate(split_delta(shown, self._piece)):
                 if number:
                     self._mark(self)
                     await self._wait_for_room()
                     self._check_budget()
                 self._queue_piece(event_type, construct_id, subagent, piece)
+
+    def _show_rest(self, construct_id: str) -> None:
+        """What was held back of a message that ends, for fear that it became a secret."""
+        if (rest := self._secrets.ended(construct_id)) is not None:
+            text, event_type, subagent = rest
+            self._queue_piece(event_type, construct_id, subagent, text)
 
     def _queue_piece(self, event_type: str, construct_id: str, subagent: str | None, piece: str) -> None:
         last = self._waiting[-1] if self._waiting else None
@@ -256,17 +277,20 @@ class RunEventPublisher:
         match event_type:
             case "TOOL_CALL_START":
                 self._tools.started(event["toolCallId"], event["toolCallName"])
+            case "TEXT_MESSAGE_END" | "REASONING_MESSAGE_END":
+                self._show_rest(event["messageId"])
             case "TOOL_CALL_END":
                 if (arguments := self._tools.ended(event["toolCallId"])) is not None:
-                    for piece in split_delta(arguments, self._piece):
+                    for piece in split_delta(self._secrets.text(arguments), self._piece):
                         self._queue_piece("TOOL_CALL_ARGS", event["toolCallId"], event.get("subagentRunId"), piece)
             case "TOOL_CALL_RESULT":
                 event = self._tools.result(event)
-        self._queue(event)
+        # What begins the run holds the user's own words, which are theirs.
+        self._queue(event if event_type == "RUN_STARTED" else self._secrets.whole(event))
 
     def _queue(self, event: Mapping[str, Any]) -> None:
         event_type = event["type"]
-        visible = visible_event(event)
+        visible = visible_event(event, self._disclosure)
         if visible is None:
             self.hidden_events += 1
             self._run_events += 1  # what nobody sees is paid for as well
@@ -311,6 +335,7 @@ class RunEventPublisher:
     async def _forget_what_was_refused(self) -> None:
         # What is open is what the log says is open: the refused events were seen by the constructs, but by no tab.
         self._constructs = OpenConstructs()
+        self._secrets.forget()
         for event in await self._read_logged():
             self._constructs.follow(event)
         self._failure = None

@@ -41,15 +41,35 @@ VISIBLE = frozenset(
     }
 )
 
+
+@dataclass(frozen=True, slots=True)
+class Disclosure:
+    """What of an agent's inside its user may see besides. `secrets`: texts that nobody may, as they are."""
+
+    reasoning: bool = True
+    subagents: bool = True
+    secrets: tuple[str, ...] = ()
+
+    def shows(self, event_type: str) -> bool:
+        """Whether events of this type are for a tab."""
+        if event_type.startswith("REASONING_"):
+            return self.reasoning and event_type in VISIBLE
+        if event_type.startswith(("SUBAGENT_", "STEP_")):
+            return self.subagents and event_type in VISIBLE
+        return event_type in VISIBLE
+
+
 # `rawEvent` is the provider's own event and `metadata` the agent's notes: both are internals.
 _HIDDEN_FIELDS = frozenset({"rawEvent", "metadata"})
+EVERYTHING = Disclosure()
 
 
-def visible_event(event: Mapping[str, Any]) -> dict[str, Any] | None:
+def visible_event(event: Mapping[str, Any], disclosure: Disclosure = EVERYTHING) -> dict[str, Any] | None:
     """The part of an event, in its wire form, that its user may see; None when the whole type is hidden."""
-    if event["type"] not in VISIBLE:
+    if not disclosure.shows(event["type"]):
         return None
-    return {key: value for key, value in event.items() if key not in _HIDDEN_FIELDS}
+    hidden = _HIDDEN_FIELDS if disclosure.subagents else _HIDDEN_FIELDS | {"subagentRunId"}
+    return {key: value for key, value in event.items() if key not in hidden}
 
 
 def storable_text(text: str) -> str:

@@ -12,6 +12,7 @@ from apps.realtime.database import DatabaseThreads
 from apps.realtime.log import EventLog, LogLimits
 from apps.realtime.models import Segment
 from apps.realtime.publisher import RunEventPublisher
+from apps.realtime.redaction import EVERYTHING, Disclosure
 from apps.realtime.values import EndedRun, Page, RunLease, Told
 from apps.vocabulary import RunId, ThreadId, UserId, new_id
 
@@ -78,9 +79,11 @@ def stored_entries(user: int) -> list[dict]:
 
 
 @asynccontextmanager
-async def open_log_room(limits: LogLimits | None = None, **options) -> AsyncIterator[LogRoom]:
+async def open_log_room(
+    limits: LogLimits | None = None, disclosure: Disclosure = EVERYTHING, **options
+) -> AsyncIterator[LogRoom]:
     tabs, settle = Tabs(), Notes()
-    log = EventLog(limits or LogLimits(), tabs)
+    log = EventLog(limits or LogLimits(), tabs, {"search": {"query", "result"}}, disclosure)
     async with (
         DatabaseThreads(2) as database,
         log.open(database, settle=settle, fold=Notes(), **options),
