@@ -4,7 +4,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Info, register
+from django.core.checks import CheckMessage, Error, Info, register
 
 from project.memory import in_words
 
@@ -15,11 +15,21 @@ def check_memory(**_: Any) -> list[CheckMessage]:
     return [Info(f"A process holds {in_words(settings.CONFIGURATION)}.", hint=hint, id="turnout.I001")]
 
 
+def check_execution(**_: Any) -> list[CheckMessage]:
+    """Whether anybody would execute what is admitted."""
+    immediate = settings.TASKS["default"]["BACKEND"] == "django.tasks.backends.immediate.ImmediateBackend"
+    if settings.CONFIGURATION.execution != "workers" or not immediate:
+        return []
+    hint = "set DATABASE_URL to PostgreSQL, or TASKS to a backend with workers of its own; see docs/how-to/scale-out.md"
+    return [Error("TURNOUT_EXECUTION=workers, and nobody would execute a run.", hint=hint, id="turnout.E201")]
+
+
 class ProjectConfig(AppConfig):
-    """Registers the checks of bounds."""
+    """Registers the checks of bounds, and of who executes."""
 
     name = "project"
 
     def ready(self) -> None:
         """Register, and nothing else."""
         register(check_memory)
+        register(check_execution)

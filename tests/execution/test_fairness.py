@@ -1,11 +1,13 @@
-from collections import Counter, defaultdict
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from random import Random
 
 import pytest
 from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.django import TestCase
 
 from apps.agents.base import TokenCount
 from apps.execution import lifecycle
@@ -15,6 +17,7 @@ from apps.realtime.protocol import IfBusy
 from apps.vocabulary import Identity, PinnedPath, UserId
 from tests.execution.admitting_desk import Desk, assert_books_balance, places_of
 from tests.execution.running_room import ANN, BOB
+from tests.execution.turns import Turns
 
 pytestmark = pytest.mark.django_db
 CEM = Identity(UserId(3), "cem")
@@ -119,42 +122,44 @@ def test_places_are_told_again_when_they_change(desk):
     assert len(places_of(ANN)) == 6
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_nobody_without_a_running_run_waits_for_more_slots_than_the_users_before_them_and_one(seed):
-    """Random arrivals; slots come free one by one. W: users whose work was queued before."""
-    chance = Random(seed)
-    slots = 2
-    desk = Desk(run_slots_per_user=slots, open_runs_per_user=50)
-    users = [Identity(UserId(number), f"user {number}") for number in range(1, 7)]
-    running, waiting_since, came_free = [], {}, 0
-    worst = Counter()
+class TestRandomArrivals(TestCase):
+    @settings(max_examples=25)
+    @given(
+        st.integers(1, 4),
+        st.integers(1, 3),
+        st.lists(st.tuples(st.lists(st.integers(1, 5), max_size=4), st.integers(0, 3)), max_size=20),
+    )
+    @example(2, 2, [([1, 1, 1, 1], 0), ([2], 0), ([1, 3, 1], 0), ([2, 1, 1, 4], 1), ([3], 0), ([], 0), ([], 1)])
+    def test_nobody_without_a_running_run_waits_for_more_slots_than_the_users_before_them_and_one(
+        self, slots, slots_per_user, arrivals
+    ):
+        turns = Turns(Desk(run_slots_per_user=slots_per_user, open_runs_per_user=200), slots)
+        for user_ids, which in arrivals:
+            turns.arrive(*user_ids)
+            turns.claim()
+            turns.end(which)
+            turns.claim()
+        while turns.running:
+            turns.end(0)
+            turns.claim()
+        assert not Run.objects.open().exists()
+        assert_books_balance()
 
-    def admit(identity):
-        if Run.objects.filter(user_id=identity.user_id, status="queued").count() < 12:
-            desk.admit(identity)
 
-    def note_who_waits():
-        idle = {user.user_id for user in users if not any(owner == user.user_id for owner, _ in running)}
-        queued = set(UserBudget.objects.filter(queued__gt=0).values_list("pk", flat=True))
-        for user_id in queued & idle:
-            waiting_since.setdefault(user_id, (came_free, len(queued - {user_id})))
-
-    for _ in range(60):
-        for _ in range(chance.choice([0, 1, 1, 4])):
-            admit(chance.choice([users[0], users[0], *users]))
-        note_who_waits()
-        while len(running) < slots and (run_id := desk.claim()):
-            owner = owner_of(run_id)
-            running.append((owner, run_id))
-            if owner in waiting_since:
-                since, before = waiting_since.pop(owner)
-                assert came_free - since <= before + 1
-                worst[owner] = max(worst[owner], came_free - since)
-        if running:
-            end(desk, running.pop(chance.randrange(len(running)))[1])
-            came_free += 1
-    assert len(worst) == len(users)
-    assert_books_balance()
+def test_one_user_with_fifty_queued_runs_keeps_none_of_twenty_with_one_waiting():
+    turns = Turns(Desk(run_slots_per_user=3, open_runs_per_user=60), slots=10)
+    turns.arrive(*[1] * 50)
+    turns.claim()
+    turns.arrive(*range(2, 22))
+    turns.claim()
+    while turns.running:
+        turns.end(0)
+        turns.claim()
+    # Seven slots were free at once. The thirteen others had the next ones that came free, but one: when all that the
+    # first user had running was over, it was their turn once.
+    waited = {user_id: slots[0] for user_id, slots in turns.waited.items() if user_id > 1}
+    assert len(waited) == 20
+    assert sorted(waited.values()) == [0] * 7 + [1, 2, *range(4, 15)]
 
 
 def test_claims_of_many_threads_at_once_take_each_run_once(transactional_db):

@@ -2,15 +2,19 @@
 
 import asyncio
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
+from apps.realtime.constructs import OpenConstructs
 from apps.vocabulary import new_id
 from tests.contracts.test_postgresql import database
-from tests.serving import ServerProcess, WorkerProcess
+from tests.promises.every_kind import KINDS
+from tests.serving import ROOT, ServerProcess, WorkerProcess
 from tests.socket_client import Client
 
 pytestmark = pytest.mark.services
@@ -31,9 +35,15 @@ class Machines:
         place.mkdir()
         return place
 
-    def worker(self, **environment) -> WorkerProcess:
-        name = f"worker{len(self.workers)}"
-        worker = WorkerProcess(self._place(name), self._template, {**self.environment, **environment})
+    def restart_web(self, **environment: str) -> None:
+        """With other settings, which the workers that follow have too."""
+        self.environment |= environment
+        self.web.environment |= environment
+        self.web.kill()
+        self.web.start()
+
+    def worker(self) -> WorkerProcess:
+        worker = WorkerProcess(self._place(f"worker{len(self.workers)}"), self._template, self.environment)
         self.workers.append(worker)
         return worker.start_working()
 
@@ -129,13 +139,35 @@ async def test_a_killed_workers_runs_end_within_seconds_though_no_worker_is_left
     assert took < 10  # 5 s p99 on a machine of its own: see `python -m benchmarks.recovery`
 
 
+async def test_a_worker_that_is_killed_at_any_kind_of_event_leaves_one_end_and_nothing_open(machines):
+    await asyncio.to_thread(
+        machines.restart_web,
+        TURNOUT_RUN_SLOTS_PER_USER=str(len(KINDS)),
+        TURNOUT_AGENTS="tests.promises.every_kind.EveryKind",
+    )
+    worker = await asyncio.to_thread(machines.worker)
+    client = machines.client()
+    async with client.connected():
+        run_ids = {kind: await client.run(await client.new_thread(), kind, "every-kind") for kind in KINDS}
+        for run_id in run_ids.values():
+            await client.until(lambda c, run_id=run_id: "RUN_STARTED" in {e["type"] for e in c.events(run_id)})
+        await client.until(lambda c: "TEXT_MESSAGE_END" in {e["type"] for e in c.events(run_ids["TEXT_MESSAGE_END"])})
+        worker.kill()
+        await client.until_ended(*run_ids.values())
+    for kind, run_id in run_ids.items():
+        constructs = OpenConstructs()
+        for event in client.events(run_id):
+            constructs.see(event)
+        assert (constructs.ended, len(constructs)) == (True, 0), kind
+        assert [event["code"] for event in client.terminals(run_id)] == ["interrupted"], kind
+    assert machines.ask("SELECT queued, running, reserved_tokens FROM execution_userbudget") == [(0, 0, 0)]
+    audit = machines.web.manage("audit_cleanup")
+    assert "Budgets count their runs" in audit.stdout
+    assert "BROKEN" not in audit.stdout.replace("Processes report", ""), audit.stdout
+
+
 async def test_a_stopped_worker_that_comes_back_is_refused_and_stops(machines):
-    short = {"TURNOUT_LEASE_HOLD_S": "2.5", "TURNOUT_LEASE_TTL_S": "3"}
-    for name, value in short.items():
-        machines.environment[name] = value
-    machines.web.kill()
-    machines.web.environment |= short
-    await asyncio.to_thread(machines.web.start)
+    await asyncio.to_thread(machines.restart_web, TURNOUT_LEASE_HOLD_S="2.5", TURNOUT_LEASE_TTL_S="3")
     worker = await asyncio.to_thread(machines.worker)
     client = machines.client()
     async with client.connected():
@@ -154,6 +186,39 @@ async def test_a_stopped_worker_that_comes_back_is_refused_and_stops(machines):
         assert client.events(run_id) == before
     assert [event["code"] for event in client.terminals(run_id)] == ["interrupted"]
     assert client.text(again) == "0:y 1:y 2:y "
+
+
+async def test_the_workers_of_another_backend_of_django_tasks_execute_runs_too(tmp_path, migrated):
+    other = {"TURNOUT_EXECUTION": "workers", "DJANGO_SETTINGS_MODULE": "tests.tasks_db_settings"}
+    web = ServerProcess(tmp_path, migrated, other)
+    done = web.manage("migrate", "-v", "0")
+    assert done.returncode == 0, done.stderr
+    options = ["--interval", "0.1", "--no-startup-delay", "--no-reload"]
+    worker = subprocess.Popen(  # noqa: ASYNC220 - starting it waits for nothing
+        [sys.executable, "manage.py", "db_worker", *options], cwd=ROOT, env=web.environment
+    )
+    try:
+        client = Client(web.start().url, web.ws_url, web.token("anna"))
+        async with client.connected():
+            thread_ids = [await client.new_thread() for _ in range(5)]
+            run_ids = [await client.run(thread_id, "count=5 interval_ms=1 tag=x") for thread_id in thread_ids]
+            await client.until_ended(*run_ids, timeout_s=60)
+            silent = await begun(client, "mode=hang after=1", "faulty")
+            await client.command("run.cancel", run_id=silent)
+            await client.until_ended(silent)
+        assert {client.text(run_id) for run_id in run_ids} == {"0:x 1:x 2:x 3:x 4:x "}
+        assert client.terminals(silent)[0]["outcome"]["type"] == "cancelled"
+    finally:
+        worker.terminate()
+        worker.wait(60)
+        web.kill()
+    assert "Traceback" not in "".join(web.output)
+
+
+def test_where_nobody_would_execute_a_server_says_so_and_does_not_start(tmp_path, migrated):
+    web = ServerProcess(tmp_path, migrated, {"TURNOUT_EXECUTION": "workers"}).manage("check")
+    assert web.returncode == 1
+    assert "turnout.E201" in web.stderr
 
 
 def test_a_worker_says_what_it_needs(tmp_path, migrated):
