@@ -131,7 +131,7 @@ async def open_services(configuration: Configuration, kind: str) -> AsyncIterato
 async def _open(configuration: Configuration, kind: str, stack: AsyncExitStack) -> Services:
     process_id = new_id()
     database = await stack.enter_async_context(DatabaseThreads(configuration.database_threads))
-    reader, pool, tools = PageReader(database), _pool(configuration, database), ThreadTools(database)
+    reader, pool, tools = PageReader(database), _pool(configuration, database), ThreadTools(database, configuration)
     hints = _hints(configuration, pool, process_id)
     log = EventLog(log_limits(configuration), hints, tools.box.public_fields, disclosure(configuration))
     tracing = TraceAnswering(database, process_id, DeliveryTrace(configuration.trace_marks))

@@ -167,13 +167,25 @@ class Configuration:
     model: str = _bound("", "provider:model", "model that `assistant` uses; empty for the offline agent")
     model_base_url: str = _bound("", "URL", "OpenAI-compatible server; empty for the provider's own")
     model_api_key: str = _bound("", "secret", "key for the model's provider")
+    agent_models: str = _bound("", "agent=provider:model", "models of single agents, with commas between")
     model_timeout_s: float = _bound(120.0, "seconds", "one answer of a model")
+    model_stall_timeout_s: float = _bound(30.0, "seconds", "a model's answer without a byte")
+    model_connect_timeout_s: float = _bound(5.0, "seconds", "until a model's server takes the connection")
+    model_tries: int = _bound(3, "requests", "of one answer, refused or lost before it began")
+    model_answer_tokens: int = _bound(16_384, "tokens", "one answer of a model, reasoning included")
+    model_answer_bytes: int = _bound(16_777_216, "bytes", "one answer of a model")
+    model_connections: int = _bound(1_000, "connections", "to the models' servers from one process")
+    fetch_tool: bool = _bound(default=False, unit="switch", meaning="let agents read pages of the public web")
+    fetch_timeout_s: float = _bound(10.0, "seconds", "one page, its redirects included")
+    fetch_bytes: int = _bound(1_048_576, "bytes", "one page")
+    fetch_redirects: int = _bound(3, "redirects", "followed for one page")
 
     def __post_init__(self) -> None:
         for bound in dataclasses.fields(self):
             value = getattr(self, bound.name)
             if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
                 raise ConfigurationError(f"{_variable(bound.name)} is {value}; it must be above 0")
+        self.models_by_agent()
         for holds, relation in self._relations():
             if not holds:
                 raise ConfigurationError(f"the bounds contradict each other: {relation} must hold")
@@ -237,6 +249,17 @@ class Configuration:
                 "connections_per_user <= connections_per_address",
             ),
         )
+
+    def models_by_agent(self) -> dict[str, str]:
+        """Agent -> model. Raises ConfigurationError."""
+        pairs = [pair.partition("=") for pair in self.agent_models.split(",") if pair.strip()]
+        if not all(agent.strip() and model.strip() for agent, _, model in pairs):
+            raise ConfigurationError(
+                f"TURNOUT_AGENT_MODELS is {self.agent_models!r}; it takes agent=provider:model, with commas between"
+            )
+        if pairs and not self.model:
+            raise ConfigurationError("TURNOUT_AGENT_MODELS needs TURNOUT_MODEL, the model of all other agents")
+        return {agent.strip(): model.strip() for agent, _, model in pairs}
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.utils.module_loading import import_string
 
+from apps.agents.fetching import FetchLimits
 from apps.agents.provider import ModelSettings
 from apps.chat.conversation import ChatLimits
 from apps.chat.history import HistoryLimits
@@ -220,7 +221,21 @@ def model_settings(bounds: Configuration) -> ModelSettings:
         base_url=bounds.model_base_url,
         api_key=bounds.model_api_key,
         timeout_s=bounds.model_timeout_s,
+        stall_timeout_s=bounds.model_stall_timeout_s,
+        connect_timeout_s=bounds.model_connect_timeout_s,
+        retries=bounds.model_tries - 1,
+        answer_tokens=bounds.model_answer_tokens,
+        response_bytes=bounds.model_answer_bytes,
+        connections=bounds.model_connections,
+        by_agent=bounds.models_by_agent(),
     )
+
+
+def fetch_limits(bounds: Configuration) -> FetchLimits | None:
+    """What the tool that reads the web may take; None where it is off."""
+    if not bounds.fetch_tool:
+        return None
+    return FetchLimits(timeout_s=bounds.fetch_timeout_s, bytes=bounds.fetch_bytes, redirects=bounds.fetch_redirects)
 
 
 def witness_file(bounds: Configuration, database: Mapping[str, Any]) -> Path | None:

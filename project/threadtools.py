@@ -7,21 +7,26 @@ first, and are given the conversation when there is one.
 from collections.abc import Sequence
 
 from apps.agents.builtin_tools import ThreadHit, builtin_tools
+from apps.agents.fetching import FetchTool
 from apps.agents.tools import Toolbox
 from apps.chat import attachments
 from apps.chat.conversation import Conversation
 from apps.chat.search import search_threads
 from apps.realtime.database import DatabaseThreads
 from apps.vocabulary import Identity, ThreadId, UserId
+from project.configuration import Configuration
+from project.limits import fetch_limits
 
 
 class ThreadTools:
     """Made by the composition root, which sets `conversation` before any run can begin. `box` holds the tools."""
 
-    def __init__(self, database: DatabaseThreads) -> None:
+    def __init__(self, database: DatabaseThreads, configuration: Configuration) -> None:
         self._database = database
         self.conversation: Conversation | None = None
-        self.box = Toolbox(builtin_tools(search=self.search, rename=self.rename, read=self.read))
+        fetch = fetch_limits(configuration)
+        tools = builtin_tools(search=self.search, rename=self.rename, read=self.read)
+        self.box = Toolbox(tools if fetch is None else (*tools, FetchTool(fetch)))
 
     async def search(self, user_id: UserId, query: str, limit: int, besides: ThreadId) -> Sequence[ThreadHit]:
         """The user's other threads that mention `query`."""

@@ -5,8 +5,9 @@ to a user (messages, tokens) lives in the model that is bound to a run.
 """
 
 import importlib
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, Self, cast
 
 from apps.agents.base import AgentFailure, Model
@@ -37,6 +38,9 @@ class ModelSettings:
     retries: int = 2  # of a request that was refused or lost before its answer began
     answer_tokens: int = 16_384  # tokens of one answer, reasoning included
     response_bytes: int = 16_777_216  # bytes of one answer
+    connect_timeout_s: float = 5.0
+    connections: int = 1_000  # to the provider, all runs of the process together
+    by_agent: Mapping[str, str] = field(default_factory=dict)  # agent -> provider:name, where it is not `model`
 
     def __repr__(self) -> str:
         return f"<ModelSettings {self.model or 'no model'}>"  # never the key

@@ -5,8 +5,9 @@ such fault becomes one ModelUnavailable with a text of ours; the provider's own 
 and goes nowhere.
 """
 
+import importlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -45,9 +46,7 @@ from apps.vocabulary import Identity
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 5.0  # seconds
-MAX_CONNECTIONS = 1_000  # to the provider, all runs of the process together
-
+_ANTHROPIC_PREFIX = "anthropic:"
 _OPENAI_PREFIXES = ("openai:", "openai-chat:")
 
 
@@ -60,21 +59,36 @@ async def open_models(settings: ModelSettings) -> AsyncIterator["OpenPydanticMod
     """Open the configured model, and close all its connections again. Raises ModelNotConfigured."""
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(_http_client(settings))
-        try:
-            model = _model(settings, client)
-        except (faults.UserError, ImportError, ValueError) as error:
-            raise ModelNotConfigured(f"TURNOUT_MODEL {settings.model!r} cannot be used: {error}") from error
-        await stack.enter_async_context(model)
-        yield OpenPydanticModels(model, settings)
+        models = {name: _usable_model(name, settings, client) for name in {settings.model, *settings.by_agent.values()}}
+        for model in models.values():
+            await stack.enter_async_context(model)
+        by_agent = {agent: models[name] for agent, name in settings.by_agent.items()}
+        yield OpenPydanticModels(models[settings.model], by_agent, settings)
 
 
-def _model(settings: ModelSettings, client: httpx2.AsyncClient) -> PydanticModel:
-    prefix = next((known for known in _OPENAI_PREFIXES if settings.model.startswith(known)), "")
-    name = settings.model.removeprefix(prefix)
+def _usable_model(name: str, settings: ModelSettings, client: httpx2.AsyncClient) -> PydanticModel:
+    try:
+        return _model(name, settings, client)
+    except (faults.UserError, OpenAIError) as error:
+        # What pydantic-ai says of a missing key names its own variables and ours is another.
+        if "API_KEY" in str(error) and not settings.api_key:
+            raise ModelNotConfigured(
+                f"the model {name!r} needs a key: set TURNOUT_MODEL_API_KEY, or unset TURNOUT_MODEL to run without one"
+            ) from error
+        raise ModelNotConfigured(f"the model {name!r} cannot be used: {error}") from error
+    except (ImportError, ValueError) as error:
+        raise ModelNotConfigured(f"the model {name!r} cannot be used: {error}") from error
+
+
+def _model(full_name: str, settings: ModelSettings, client: httpx2.AsyncClient) -> PydanticModel:
+    prefix = next((known for known in _OPENAI_PREFIXES if full_name.startswith(known)), "")
+    name = full_name.removeprefix(prefix)
     provider: Any
+    if settings.base_url and httpx2.URL(settings.base_url).scheme not in ("http", "https"):
+        raise ValueError(f"TURNOUT_MODEL_BASE_URL {settings.base_url!r} is not an http or https address")
+    if full_name.startswith(_ANTHROPIC_PREFIX):
+        return _anthropic_model(full_name.removeprefix(_ANTHROPIC_PREFIX), settings, client)
     if settings.base_url:
-        if httpx2.URL(settings.base_url).scheme not in ("http", "https"):
-            raise ValueError(f"TURNOUT_MODEL_BASE_URL {settings.base_url!r} is not an http or https address")
         provider = OpenAICompatibleProvider(
             "openai-compatible", base_url=settings.base_url, api_key=settings.api_key or None, http_client=client
         )
@@ -82,11 +96,21 @@ def _model(settings: ModelSettings, client: httpx2.AsyncClient) -> PydanticModel
         provider = OpenAIProvider(api_key=settings.api_key or None, http_client=client)
     else:
         # Any other provider reads its key from its own environment variable and brings its own client.
-        return infer_model(settings.model)
+        return infer_model(full_name)
     # Chat Completions and not Responses, pydantic-ai's own choice for `openai:`: that one stores every conversation at
     # the provider unless told otherwise. A stream without a finish_reason was cut, whatever its last words are.
     profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
     return OpenAIChatModel(name, provider=provider, profile=profile)
+
+
+def _anthropic_model(name: str, settings: ModelSettings, client: httpx2.AsyncClient) -> PydanticModel:
+    module = importlib.import_module("pydantic_ai.models.anthropic")  # its SDK is part of the extra, and takes a second
+    providers = importlib.import_module("pydantic_ai.providers.anthropic")
+    provider = providers.AnthropicProvider(
+        api_key=settings.api_key or None, base_url=settings.base_url or None, http_client=client
+    )
+    model: PydanticModel = module.AnthropicModel(name, provider=provider)
+    return model
 
 
 def _http_client(settings: ModelSettings) -> httpx2.AsyncClient:
@@ -97,8 +121,8 @@ def _http_client(settings: ModelSettings) -> httpx2.AsyncClient:
         response.stream = _BoundedStream(response.stream, settings.response_bytes)
 
     return httpx2.AsyncClient(
-        timeout=httpx2.Timeout(settings.stall_timeout_s, connect=CONNECT_TIMEOUT_S),
-        limits=httpx2.Limits(max_connections=MAX_CONNECTIONS),
+        timeout=httpx2.Timeout(settings.stall_timeout_s, connect=settings.connect_timeout_s),
+        limits=httpx2.Limits(max_connections=settings.connections),
         headers={"Accept-Encoding": "identity"},
         # The client is shared by all users: a cookie that came with one user's answer must not go out with another's.
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
@@ -124,14 +148,15 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 @dataclass(frozen=True, slots=True)
 class OpenPydanticModels:
-    """One model of pydantic-ai, open for a process."""
+    """Models of pydantic-ai, open for a process."""
 
     model: PydanticModel
+    by_agent: Mapping[str, PydanticModel]
     settings: ModelSettings
 
     def bind(self, agent_name: str, identity: Identity) -> "BoundModel":
         """The model for one run."""
-        return BoundModel(self.model, self.settings, agent_name, identity)
+        return BoundModel(self.by_agent.get(agent_name, self.model), self.settings, agent_name, identity)
 
 
 @dataclass(frozen=True, slots=True)

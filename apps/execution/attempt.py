@@ -22,7 +22,16 @@ from ag_ui.core import BaseEvent
 from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
-from apps.agents.base import Agent, AgentFailure, AgentInput, ApprovalNeeded, HistoryMessage, Model, TokenCount
+from apps.agents.base import (
+    Agent,
+    AgentFailure,
+    AgentInput,
+    AgentInputError,
+    ApprovalNeeded,
+    HistoryMessage,
+    Model,
+    TokenCount,
+)
 from apps.agents.registry import AgentUnknown
 from apps.execution import lifecycle
 from apps.execution.budget import RunBudget, RunBudgetExceeded
@@ -297,8 +306,10 @@ class RunAttempt:
 
     def _failed(self, error: BaseException, usage: TokenCount) -> Ending:
         match error:
-            case AgentFailure():
+            case AgentInputError():
                 return lifecycle.failed(RunErrorCode(error.code), error.public_message, usage)
+            case AgentFailure():
+                return lifecycle.failed(RunErrorCode(error.code), self._referred(error), usage)
             case AgentUnknown():
                 return lifecycle.failed(RunErrorCode.AGENT_ERROR, str(error), usage)
             case RunBudgetExceeded():
@@ -319,6 +330,15 @@ class RunAttempt:
             case _:
                 code, sentence = RunErrorCode.AGENT_ERROR, "The agent failed."
         return lifecycle.failed(code, f"{sentence} Reference: {reference}.", usage)
+
+    def _referred(self, failure: AgentFailure) -> str:
+        """The failure's own words, and a reference to what the log has of it: kinds of errors, no more, since providers
+        quote prompts and keys in theirs.
+        """
+        reference = secrets.token_hex(4)
+        kinds = " from ".join(type(error).__name__ for error in (failure, failure.__cause__) if error is not None)
+        logger.warning("run %s failed, reference %s: %s", self.run_id, reference, kinds, extra={"run_id": self.run_id})
+        return f"{failure.public_message} Reference: {reference}."
 
     async def _end_without_publisher(self, ending: Ending) -> None:
         end: Callable[[], Awaitable[bool]] = partial(

@@ -1,7 +1,9 @@
 import asyncio
+import json
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -264,14 +266,14 @@ async def test_a_missing_extra_is_named_at_start_up(monkeypatch):
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (ModelSettings(model="openai:gpt-5-mini"), "OPENAI_API_KEY"),
+        (ModelSettings(model="openai:gpt-5-mini"), "TURNOUT_MODEL_API_KEY"),
         (ModelSettings(model="nonsense"), "nonsense"),
         (ModelSettings(model="nobody:gpt"), "nobody:gpt"),
         (ModelSettings(model="fake", base_url="ftp://example.org"), "TURNOUT_MODEL_BASE_URL"),
     ],
 )
 async def test_settings_that_cannot_be_used_are_refused_at_start_up(wrong, reason, monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("TURNOUT_MODEL_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(ModelNotConfigured, match=reason):
         async with ModelProvider(wrong):
@@ -286,3 +288,38 @@ def test_a_provider_that_nobody_opened_says_so():
 def test_the_key_is_shown_nowhere():
     assert SECRET not in repr(ModelSettings(model="fake", api_key=SECRET))
     assert SECRET not in repr(ModelProvider(ModelSettings(model="fake", api_key=SECRET)))
+
+
+ANTHROPIC = b"".join(
+    b"event: %s\ndata: %s\n\n" % (json.loads(data)["type"].encode(), data)
+    for data in (
+        b'{"type":"message_start","message":{"id":"m","type":"message","role":"assistant","model":"x","content":[],%s}}'
+        % b'"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":11,"output_tokens":1}',
+        b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}',
+        b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Forty-two"}}',
+        b'{"type":"content_block_stop","index":0}',
+        b'{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":7}}',
+        b'{"type":"message_stop"}',
+    )
+)
+
+
+async def test_anthropics_protocol_works_with_the_same_settings(server):
+    server.script.append(fake.sends(ANTHROPIC))
+    usage = TokenCount()
+    async with ModelProvider(replace(settings(server), model="anthropic:claude-x")) as provider:
+        deltas = await stream(provider, usage=usage)
+    assert "".join(delta.text for delta in deltas) == "Forty-two"
+    assert usage.output_tokens == 7
+    (request,) = server.requests
+    assert any(SECRET in value for value in request.headers.values())
+    assert request.body["model"] == "claude-x"
+
+
+async def test_an_agent_may_have_a_model_of_its_own(server):
+    server.script += [fake.says("a"), fake.says("b")]
+    async with ModelProvider(settings(server, by_agent={"writer": "openai:large"})) as provider:
+        for agent in ("writer", "assistant"):
+            model = provider.model_for(agent, ADA)
+            assert [delta async for delta in model.stream("", QUESTION, (), TokenCount())]
+    assert [request.body["model"] for request in server.requests] == ["large", "fake"]

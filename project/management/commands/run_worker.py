@@ -6,6 +6,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
+from apps.agents.provider import ModelNotConfigured
 from project.life import CutOff, leave_at_once
 from project.worker import work
 
@@ -35,6 +36,8 @@ class Command(BaseCommand):
 
         try:
             work(settings.CONFIGURATION, ready)
+        except ModelNotConfigured as error:
+            raise CommandError(str(error)) from None
         except CutOff as error:
             leave_at_once(f"Turnout's worker was cut off: {error}.")
         self.stdout.write("Turnout's worker has drained and closed.")

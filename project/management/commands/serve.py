@@ -5,6 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from apps.agents.provider import ModelNotConfigured
 from project.life import CutOff, leave_at_once
 from project.memory import in_words
 
@@ -36,6 +37,8 @@ class Command(BaseCommand):
             serve(settings.CONFIGURATION, listening, ready)
         except AddressTaken as error:
             raise CommandError(str(error.strerror)) from None
+        except ModelNotConfigured as error:
+            raise CommandError(str(error)) from None
         except CutOff as error:
             leave_at_once(f"Turnout was cut off: {error}.")
         self.stdout.write("Turnout has drained and closed.")
