@@ -1,5 +1,9 @@
 """The page on metrics, the catalog, and what parts measure say the same."""
 
+import re
+
+from django.core.management import get_commands
+
 from apps.execution import timings
 from apps.execution.states import ENDED, RunStatus
 from apps.operations.catalog import FAMILIES
@@ -42,3 +46,17 @@ def test_every_label_is_documented_and_none_can_name_a_user_a_thread_or_a_run():
     assert not documented.keys() & NEVER
     assert documented["outcome"] == ENDED | {RunStatus.WAITING}
     assert documented["health"] == {health.value for health in Health}
+
+
+def test_every_metric_that_a_how_to_names_exists():
+    histograms = {code(row[0])[0] + suffix for row in METRICS.rows("Histograms") for suffix in ("", "_bucket")}
+    known = {family.name for family in FAMILIES} | histograms | {"turnout_process_info"}
+    for name in ("how-to/observe.md", "how-to/runbook.md"):
+        assert set(re.findall(r"turnout_[a-z_]+", page(name).text)) <= known, name
+
+
+def test_the_runbook_names_settings_and_commands_that_exist():
+    text = page("how-to/runbook.md").text
+    settings = {code(row[0])[0] for row in page("reference/settings.md").rows()}
+    assert set(re.findall(r"TURNOUT_[A-Z_]+", text)) <= settings
+    assert set(re.findall(r"manage\.py (\w+)", text)) <= set(get_commands())
