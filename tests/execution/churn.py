@@ -93,5 +93,6 @@ def be_quick(monkeypatch) -> None:
     whose tracebacks would keep the contexts of their runs.
     """
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+    logging.root.manager._clear_cache()  # a logger remembers whether a level is enabled, until it is told to forget
     monkeypatch.setattr(FaultyAgent, "block_s", 0.01)
     monkeypatch.setattr(FaultyAgent, "leak_s", 0.01)

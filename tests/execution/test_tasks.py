@@ -27,7 +27,7 @@ def services():
 
 def test_a_wake_up_reaches_the_executor_of_this_process(services):
     wake_executor.enqueue()
-    cancel_run.enqueue("run-1")
+    cancel_run.enqueue("run-1", "this process")
     assert services.told == ["wake", "run-1"]
 
 
