@@ -34,8 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Playwright keeps an event loop running in the main thread until the session ends, in which no test of
-    # pytest-asyncio can run its own.
-    items.sort(key=lambda item: "playwright" in getattr(item, "fixturenames", ()))
+    # pytest-asyncio can run its own. What takes longest begins first, beside all the others.
+    items.sort(key=lambda item: ("playwright" in getattr(item, "fixturenames", ()), "contracts" not in item.path.parts))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -113,8 +113,8 @@ def descriptors(server):
 
 
 def sockets(server):
-    held = Path(f"/proc/{server.process.pid}/fd")
-    return sum(os.path.realpath(held / number).rpartition("/")[2].startswith("socket:") for number in os.listdir(held))
+    held = Path(f"/proc/{server.process.pid}/fd").iterdir()
+    return sum(os.path.realpath(each).rpartition("/")[2].startswith("socket:") for each in held)
 
 
 def counts(server):
