@@ -25,8 +25,11 @@ def copy_and_drop(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     new_model: Any = apps.get_model("rollout", "Flag")
     for old in old_model.objects.using(alias).order_by("id"):
         new = new_model.objects.using(alias).create(**{name: getattr(old, name) for name in _COPIED})
-        new.users.set(old.users.all())
-        new.groups.set(old.groups.all())
+        for people, key in (("users", "user_id"), ("groups", "group_id")):
+            # Row by row: both models are called Flag, so from a user either one may answer to "flag".
+            before, now = getattr(old_model, people).through.objects, getattr(new_model, people).through.objects
+            ids = before.using(alias).filter(flag_id=old.pk).values_list(key, flat=True)
+            now.using(alias).bulk_create(now.model(**{"flag_id": new.pk, key: each}) for each in ids)
     schema_editor.delete_model(old_model)
 
 
