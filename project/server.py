@@ -24,7 +24,7 @@ from project.asgi import build_application
 from project.backpressure import BoundedRequest, BoundedWebSocket, Intake, Message
 from project.composition import Services
 from project.configuration import Configuration
-from project.descriptors import within_descriptors
+from project.descriptors import is_for_clients, within_descriptors
 from project.life import STOPPING, CutOff, ServiceLife
 
 logger = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class TurnoutServer(Server):  # type: ignore[misc]  # Daphne has no types
         self._services = services
         self._life = life
         self.failure: str | None = None
+        self._is_full = False
 
     # Daphne makes its factories as it begins to run, and asks nobody what they shall make.
 
@@ -97,10 +98,19 @@ class TurnoutServer(Server):  # type: ignore[misc]  # Daphne has no types
         def build_bounded(address: Any) -> Any:
             protocol = build(address)
             protocol.requestFactory = BoundedRequest
+            protocol.makeConnection = partial(self._connect, protocol.makeConnection)
             return protocol
 
         factory.buildProtocol = build_bounded
         self._http_factory = factory
+
+    def _connect(self, make_connection: Callable[[Any], object], transport: Any) -> None:
+        make_connection(transport)
+        was_full, self._is_full = self._is_full, not is_for_clients(transport.getHandle().fileno())
+        if self._is_full:
+            if not was_full:
+                logger.warning("descriptors run out: connections are cut off until some are free (see ulimit -n)")
+            transport.abortConnection()
 
     @property
     def ws_factory(self) -> Any:

@@ -7,7 +7,7 @@ import asyncio
 import json
 import signal
 import time
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -86,7 +86,8 @@ def flooding(server, token, number):
     """So many handshakes at once, whatever becomes of each."""
     with ExitStack() as stack:
         for _ in range(number):
-            stack.enter_context(StalledTab(server, token))
+            with suppress(ConnectionError):
+                stack.enter_context(StalledTab(server, token))
         yield
 
 
@@ -166,17 +167,16 @@ async def test_18_without_descriptors_newcomers_are_told_to_back_off_and_pages_a
         open_before = sockets(server)
         async with AsyncExitStack() as stack, staying.connected(), staying.http() as http:
             told = []
-            for _ in range(130):
+            for _ in range(105):
                 tab = stack.enter_context(await asyncio.to_thread(StalledTab, server, token))
                 told.append(await asyncio.to_thread(tab.frame))
             kinds = [frame["type"] for frame in told]
-            assert kinds == ["hello"] * 119 + ["bye"] * 11, "three quarters of 160, one of them the tab that stays"
+            assert kinds == ["hello"] * 99 + ["bye"] * 6, "five eighths of 160, one of them the tab that stays"
             assert told[-1]["code"] == 4013
             assert told[-1]["retry_after_ms"] > 0
             assert (await http.get("/healthz")).status_code == 200
             with flooding(server, token, 300):
-                pass
-            assert (await http.get("/healthz")).status_code == 200
+                assert (await http.get("/healthz")).status_code == 200, "over the connection that it has"
             await staying.until_ended(await staying.run(await staying.new_thread(), "count=1 interval_ms=1 tag=x"))
         await settled(server, lambda found: not found["pool_connections"])
         # SQLite keeps the files of connections that were closed while another one held a lock, and takes them again.

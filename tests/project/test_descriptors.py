@@ -23,9 +23,9 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     ("soft", "hard", "wanted", "taken", "limit"),
     [
         (100, 400, 60, "60 50 16", 100),
-        (100, 400, 200, "200 50 16", 267),
-        (100, 200, 4_000, "150 50 16", 200),
-        (12, 12, 4_000, "9 9 9", 12),
+        (100, 400, 200, "200 50 16", 321),
+        (100, 200, 4_000, "125 50 16", 200),
+        (12, 12, 4_000, "7 7 7", 12),
     ],
 )
 def test_a_process_raises_its_limit_as_far_as_it_may_and_takes_fewer_sockets_where_that_is_too_little(
