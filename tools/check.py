@@ -144,8 +144,8 @@ def prepare_chromium(environment: dict[str, str]) -> Outcome:
 def run_pytest(environment: dict[str, str], *, proof: bool) -> tuple[Outcome, str]:
     """Run it with its output passed on as it comes, so that a hang can be seen where it is."""
     command = [PYTHON, "-m", "pytest", "--no-skips", "--continue-on-collection-errors", "--durations=10"]
-    # The servers that tests start leave a core idle for much of the time; a file's tests share theirs.
-    command += ["--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder"]
+    # One more than two cores, for a test waits much of its time; the tests of a file share their server.
+    command += ["--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder"]
     command += ["--proof", "--timeout=0"] if proof else []
     command += ["--color=yes"] if sys.stdout.isatty() else []
     began = time.monotonic()

@@ -33,6 +33,15 @@ class StalledTab:
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(30)
+        self.left = b""
+        self.open = False
+        try:
+            self._ask(server, token)
+        except OSError:
+            self.socket.close()
+            raise
+
+    def _ask(self, server, token):
         self.socket.connect(("127.0.0.1", server.port))
         key = base64.b64encode(os.urandom(16)).decode()
         request = (
@@ -41,8 +50,6 @@ class StalledTab:
             f"Authorization: Bearer {token}\r\n\r\n"
         )
         self.socket.sendall(request.encode())
-        self.left = b""
-        self.open = False
 
     def shake_hands(self):
         """Wait for the answer to the handshake, before which a client may say nothing."""
@@ -106,10 +113,6 @@ class StalledTab:
 def resident_bytes(server):
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) * 1024
-
-
-def descriptors(server):
-    return len(os.listdir(f"/proc/{server.process.pid}/fd"))  # noqa: PTH208 - numbers, not paths
 
 
 def sockets(server):

@@ -39,7 +39,7 @@ def copy_to(folder):
 
 def run(folder, *arguments):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV_")}
-    environment |= {"DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPYCACHEPREFIX": str(folder / ".cache")}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
