@@ -50,8 +50,9 @@ class ServerProcess:
         self.database = folder / "turnout.sqlite3"
         shutil.copy(template, self.database)
         self._known: dict[str, str] = {}
-        if "DATABASE_URL" not in (environment or {}):
-            self._known = json.loads(template.with_suffix(".json").read_text(encoding="utf-8"))
+        beside = template.with_suffix(".json")
+        if "DATABASE_URL" not in (environment or {}) and beside.exists():
+            self._known = json.loads(beside.read_text(encoding="utf-8"))
         self.environment = {
             **os.environ,
             "SECRET_KEY": "tests-" + "k" * 50,
