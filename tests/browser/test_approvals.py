@@ -46,9 +46,12 @@ def test_two_tabs_that_decide_at_once_decide_once_and_complain_of_nothing(tab: P
     asked(tab, "both")
     other = tab.context.new_page()
     open_chat(other, tab.url)
-    expect(other.get_by_role("button", name="Deny")).to_be_visible()
-    tab.get_by_role("button", name="Approve").click(no_wait_after=True)
-    other.get_by_role("button", name="Deny").dispatch_event("click")
+    approve, deny = tab.get_by_role("button", name="Approve"), other.get_by_role("button", name="Deny")
+    expect(deny).to_be_visible()
+    # Each page presses by its own clock, so that neither waits for what the other has decided.
+    at = tab.evaluate("Date.now() + 300")
+    for button in (approve, deny):
+        button.evaluate("(button, at) => { setTimeout(() => button.click(), at - Date.now()) }", at)
     for page in (tab, other):
         expect(page.locator(".text")).to_have_count(2)
         expect(page.get_by_role("group", name="Approval")).to_have_count(0)

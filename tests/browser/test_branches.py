@@ -33,6 +33,7 @@ def test_a_question_can_be_worded_anew_and_both_ways_can_be_read_in_every_tab(ta
     say(tab, "count=1 tag=second")
     other = tab.context.new_page()
     open_chat(other, tab.url)
+    tab.bring_to_front()  # a page in the background is painted once a second, and a click waits for that
     reword(tab.locator(".turn").first, "count=2 tag=anew")
     for page in (tab, other):
         expect(page.locator(".bubble")).to_have_text(["count=2 tag=anew"])
@@ -126,5 +127,6 @@ def test_a_conversation_goes_on_with_the_agent_that_answered_in_it(tab: Page):
     other = tab.context.new_page()
     open_chat(other, address)
     expect(other.get_by_label("Who answers")).to_have_value("metronome")
+    tab.bring_to_front()
     tab.goto(address)
     expect(tab.get_by_label("Who answers")).to_have_value("metronome")

@@ -114,6 +114,7 @@ def test_what_was_used_today_is_told_and_grows_in_every_tab(tab: Page):
     expect(tab.locator("#usage")).to_contain_text("0 of ")
     other = tab.context.new_page()
     open_chat(other)
+    tab.bring_to_front()  # a page in the background is painted once a second, and a click waits for that
     ask(tab, "count=30 interval_ms=1", agent="metronome")
     for page in (tab, other):
         expect(page.locator("#usage")).to_contain_text(re.compile(r"^32 of [\d,]+ tokens today$"))
@@ -146,6 +147,7 @@ def test_conversations_can_be_found_renamed_and_deleted(tab: Page):
     other = tab.context.new_page()
     open_chat(other)
 
+    tab.bring_to_front()  # a page in the background is painted once a second, and a click waits for that
     tab.get_by_role("button", name="Actions for “1 + 1”").click()
     tab.get_by_role("menuitem", name="Rename").click()
     tab.get_by_label("Name", exact=True).fill("The sum of ones")
