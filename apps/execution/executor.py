@@ -87,13 +87,13 @@ class Executor:
         self._given_up: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
-        self._claimed = 0
-        self._abandoned = 0
+        self._claimed = self._abandoned = 0
         self._cleanup_failures = self._fenced = 0
         self.timings = RunTimings()
         self._waits_for_lease = True
-        self._in_doubt = False  # whether a claim may have been committed that nobody here knows of
-        self._not_to_end: set[RunId] = set()
+        self._in_doubt = False  # whether a claim may have been committed that nobody here has looked for yet
+        # Runs whose attempts could not write their ends: those that the next look ends, and those that it cannot either.
+        self._unended, self._not_to_end = set[RunId](), set[RunId]()
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -214,7 +214,7 @@ class Executor:
             while not self._draining:
                 self._wake.clear()
                 try:
-                    if loop.time() >= next_sweep:
+                    if self._in_doubt or loop.time() >= next_sweep:  # a doubt comes before any other claim
                         next_sweep = loop.time() + self._limits.sweep_s
                         await self._take_up_unknown_claims(group)
                     await self._claim_all(group)
@@ -223,30 +223,36 @@ class Executor:
                 except Exception:
                     logger.exception("claiming failed; again in %g s", self._limits.sweep_s)
                 await self._woken(next_sweep - loop.time())
+            if self._in_doubt:
+                await self._take_up_before_the_end(group)
 
     async def _claim_all(self, group: asyncio.TaskGroup) -> None:
         while not self._draining and len(self._attempts) + len(self._left_behind) < self._limits.run_slots:
             if not self._keeper.is_confirmed:
                 self._waits_for_lease = True  # the next renewal wakes
                 return
-            self._in_doubt = True
+            self._in_doubt = True  # until the answer is here; if none comes, until the next look
             claimed = await self._database.call(self._runs.claim)
             self._in_doubt = False
             if claimed is None:
                 if not self._attempts:
                     self._idle.set()
                 return
-            self._idle.clear()
             self._start(group, claimed)
 
     async def _take_up_unknown_claims(self, group: asyncio.TaskGroup) -> None:
-        """Runs that are claimed for this process, and that it does not run. After a claim whose answer was lost, it is
-        that one, and it begins now. Any other was left by an attempt that could not write its end.
+        """Runs that are claimed for this process, and that it does not run: they begin now, or end.
+
+        One that no attempt here has had, and that has said nothing, was claimed by a commit whose answer was lost. The
+        commit may take effect later than the look that the doubt asked for, and after other claims: so what a run is
+        hangs on the run, never on whether there is a doubt. Any other was left by an attempt that could not write its
+        end.
         """
+        unended = frozenset(self._unended)
         known = self._attempts.keys() | self._not_to_end
         for claimed in await self._database.call(self._runs.claimed_before, known):
             run_id = claimed.lease.run_id
-            if self._in_doubt and not claimed.lease.logged and not self._draining:
+            if run_id not in unended and not claimed.lease.logged:
                 logger.warning("run %s was claimed by a commit whose answer was lost", run_id, extra={"run_id": run_id})
                 self._start(group, claimed)
                 continue
@@ -257,9 +263,20 @@ class Executor:
             except Exception:
                 logger.exception("run %s cannot be ended", run_id, extra={"run_id": run_id})
                 self._not_to_end.add(run_id)  # it is damaged, and would be tried for ever
+        self._unended -= unended
         self._in_doubt = False
 
+    async def _take_up_before_the_end(self, group: asyncio.TaskGroup) -> None:
+        """What may have been claimed ends as all runs here do, and is asked again where that may be done."""
+        try:
+            await self._take_up_unknown_claims(group)
+        except (OperationalError, InterfaceError) as error:
+            logger.warning("a claim may have been committed, and is left to others: %s", error)
+        except Exception:
+            logger.exception("a claim may have been committed, and is left to others")
+
     def _start(self, group: asyncio.TaskGroup, claimed: ClaimedRun) -> None:
+        self._idle.clear()
         attempt = RunAttempt(claimed, self._workshop, self._adopt)
         self._claimed += 1
         self.timings.claimed(claimed.run)
@@ -283,7 +300,9 @@ class Executor:
             del self._attempts[attempt.run_id]
             self._cleanup_failures += attempt.cleanup_failures
             self._fenced += attempt.was_fenced
-            if attempt.ended_as:
+            if not attempt.ended_as:
+                self._unended.add(attempt.run_id)
+            else:
                 self.timings.ended(attempt.ended_as, monotonic() - attempt.claimed_at)
             self._wake.set()
 

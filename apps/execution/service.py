@@ -256,7 +256,8 @@ class RunService:
     def _as_claimed(self, run: Run) -> ClaimedRun:
         logged = self._log.logged(run.owner, run.run_id)
         lease = RunLease(run.run_id, run.thread, run.owner, run.fence, logged)
-        return ClaimedRun(lease, Identity(run.owner, run.user_name), run, run.pinned_paths)
+        resume = approvals.decision_for(run.owner, run.run_id)
+        return ClaimedRun(lease, Identity(run.owner, run.user_name), run, run.pinned_paths, resume)
 
     def _cancel_all(self, budget: UserBudget, runs: Sequence[Run]) -> "_Leaving":
         queued = [run for run in runs if run.status == RunStatus.QUEUED]
