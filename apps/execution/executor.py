@@ -92,7 +92,7 @@ class Executor:
         self.timings = RunTimings()
         self._waits_for_lease = True
         self._in_doubt = False  # whether a claim may have been committed that nobody here has looked for yet
-        # Runs whose attempts could not write their ends: those that the next look ends, and those that it cannot either.
+        # Runs whose attempts could not write their ends: the next look ends the first, and could not end the second.
         self._unended, self._not_to_end = set[RunId](), set[RunId]()
 
     async def __aenter__(self) -> Self:
