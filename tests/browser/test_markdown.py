@@ -16,9 +16,11 @@ _OPEN_WORKBENCH = """async () => {
     .map((link) => link.href).find((href) => href.includes("/markdown."));
   window.markdown = await import(address);
   await window.markdown.ready;
+  const transcript = document.getElementById("transcript");
+  transcript.replaceChildren = transcript.append = () => {};  // what the chat has to say does not come between
   window.render = (text) => {
     const place = document.createElement("div");
-    document.getElementById("transcript").replaceChildren(place);
+    Element.prototype.replaceChildren.call(transcript, place);
     new window.markdown.GrowingMarkdown(place).show(text, true);
     return place;
   };

@@ -95,8 +95,9 @@ export class Commands {
   below(threadId) {
     const turns = this.owner.turnsOf(threadId);
     // The event that shows a message to all tabs comes before this tab's reply: it must not stand there twice.
+    // A question that is answered again has its text from the first time, so its frame has none.
     const isShown = (frame) => turns.slice(this.before.get(frame.id) ?? 0)
-      .some(({ prompt }) => (prompt?.text ?? null) === (frame.text ?? null));
+      .some(({ prompt }) => frame.text === undefined || prompt?.text === frame.text);
     return {
       unanswered: this.outbox.messages(threadId).filter((frame) => !isShown(frame)),
       refused: this.refused.filter(({ frame }) => frame.thread_id === threadId),
