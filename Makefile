@@ -16,8 +16,8 @@ run: ## start Turnout with a demo user; HOST and PORT say where
 test: development ## all that must hold before a change lands: style, types, layers, tests with real servers and browser
 	@exec .venv/bin/python -m tools.check
 
-proof: development ## the tests with the long time budgets of tests/budget.toml
-	@exec .venv/bin/python -m tools.check --proof
+proof: development ## the tests with long time budgets, in parts; PART=name runs one, LIST=1 says what is left
+	@exec .venv/bin/python -m tools.proof $(if $(PART),--part $(PART)) $(if $(LIST),--list)
 
 simulate: development ## ten million seeded schedules of log, cursor and tabs; FROM and COUNT choose others
 	@exec .venv/bin/python -m tests.realtime.simulate $(if $(FROM),--from $(FROM)) $(if $(COUNT),--count $(COUNT))

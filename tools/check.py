@@ -53,9 +53,7 @@ class Outcome:
 def main() -> int:
     """Exit 0 when all passed, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="tools.check", description=__doc__)
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--lint", action="store_true", help="run no test")
-    kind.add_argument("--proof", action="store_true", help="with the long time budgets of tests/budget.toml")
+    parser.add_argument("--lint", action="store_true", help="run no test")
     arguments = parser.parse_args()
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -66,7 +64,7 @@ def main() -> int:
         outcomes = [run(check) for check in checks]
         report(outcomes)
     else:
-        outcomes, summary = run_all(checks, environment, proof=arguments.proof)
+        outcomes, summary = run_all(checks, environment)
         report(outcomes)
         print(summary)
     return 0 if all(outcome.passed for outcome in outcomes) else 1
@@ -108,13 +106,13 @@ def run(check: Check) -> Outcome:
     return Outcome(check.name, done.returncode == 0, time.monotonic() - began, output)
 
 
-def run_all(checks: list[Check], environment: dict[str, str], *, proof: bool) -> tuple[list[Outcome], str]:
+def run_all(checks: list[Check], environment: dict[str, str]) -> tuple[list[Outcome], str]:
     """All outcomes, and pytest's last line, which the caller prints last."""
     outcomes: list[Outcome] = []
     lane = threading.Thread(target=lambda: outcomes.extend(run(check) for check in checks), daemon=True)
     lane.start()
     prepared = [prepare_libraries(environment), prepare_translations(environment), prepare_chromium(environment)]
-    tests, summary = run_pytest(environment, proof=proof)
+    tests, summary = run_pytest(environment)
     lane.join()
     return [*prepared, *outcomes, tests], summary
 
@@ -141,12 +139,11 @@ def prepare_chromium(environment: dict[str, str]) -> Outcome:
     return Outcome("chromium", passed=True, seconds=time.monotonic() - began, output="")
 
 
-def run_pytest(environment: dict[str, str], *, proof: bool) -> tuple[Outcome, str]:
+def run_pytest(environment: dict[str, str]) -> tuple[Outcome, str]:
     """Run it with its output passed on as it comes, so that a hang can be seen where it is."""
     command = [PYTHON, "-m", "pytest", "--no-skips", "--continue-on-collection-errors", "--durations=10"]
     # One more than two cores, for a test waits much of its time; the tests of a file share their server.
     command += ["--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder"]
-    command += ["--proof", "--timeout=0"] if proof else []
     command += ["--color=yes"] if sys.stdout.isatty() else []
     began = time.monotonic()
     pytest = subprocess.Popen(
