@@ -25,6 +25,7 @@ from apps.agents.base import (
     TokenCount,
     ToolDeclaration,
 )
+from apps.agents.blocking import answer_of
 from apps.agents.tools import BoundToolBelt, Tool, Toolbox
 from apps.realtime.constructs import OpenConstructs
 from apps.vocabulary import Identity, MessageId, RunId, ThreadId, UserId, new_id
@@ -106,7 +107,7 @@ async def perform(agent: Agent, context: RehearsedContext, text: str) -> Perform
     constructs, events, asks = OpenConstructs(), list[BaseEvent](), None
     async with context.tools:
         try:
-            async for event in agent.run(context, context.task(text)):
+            async for event in answer_of(agent, context, context.task(text)):
                 constructs.see(event.model_dump(by_alias=True, mode="json"))
                 events.append(event)
                 if len(events) > MOST_EVENTS:
@@ -150,7 +151,9 @@ async def check_isolated(
     """
     for _ in range(rounds):
         parts = [_part(number, tools, None if model is None else model()) for number in (1, 2)]
-        streams = [make().run(part.context, part.context.task(text.replace("{canary}", part.canary))) for part in parts]
+        streams = [
+            answer_of(make(), part.context, part.context.task(text.replace("{canary}", part.canary))) for part in parts
+        ]
         running = {0, 1}
         while running:
             for number in sorted(running):

@@ -231,13 +231,14 @@ class Agent(ABC):
 
     `run` yields AG-UI content events (TEXT_MESSAGE_*, REASONING_*, TOOL_CALL_*, SUBAGENT_*, STEP_*).
     RUN_STARTED and the terminal event belong to whoever runs the agent. Returning ends the run with success,
-    raising with `agent_error`.
+    raising with `agent_error`. One that is `blocking` may block: each answer of it has a thread of its own.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     description: ClassVar[str]
     restartable: ClassVar[bool] = False
+    blocking: ClassVar[bool] = False
     max_tokens: ClassVar[int] = 4096
 
     @abstractmethod

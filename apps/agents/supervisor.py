@@ -35,6 +35,7 @@ from apps.agents.base import (
     TokenCount,
     ToolBelt,
 )
+from apps.agents.blocking import answer_of
 from apps.agents.streaming import closing, say
 from apps.vocabulary import Identity, MessageId, new_id
 
@@ -122,7 +123,7 @@ class SupervisorAgent(Agent):
         yield SubagentStartedEvent(subagent_run_id=subagent_run_id, name=chosen.name, description=chosen.description)
         open_constructs = _OpenConstructs()
         try:
-            async with closing(self._agents.create(chosen.name).run(context, task)) as events:
+            async with closing(answer_of(self._agents.create(chosen.name), context, task)) as events:
                 async for event in events:
                     open_constructs.follow(event)
                     yield _attributed(event, subagent_run_id)

@@ -5,13 +5,14 @@ What bounds it lies around it: slots in the claim, time and cancellation in the 
 publisher.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Protocol, cast
+from typing import Protocol
 
 from ag_ui.core import BaseEvent
 
 from apps.agents.base import AgentInput
+from apps.agents.blocking import answer_of
 from apps.execution.context import UserExecutionContext
 
 
@@ -45,9 +46,7 @@ class IsolatedExecutionEngine:
             raise EngineUsed(EngineUsed.__doc__)
         self._usable = False
         agent = self._context.create_agent()
-        stream = agent.run(self._context, task)
-        # An agent's `run` is an async generator by its contract; only its type says less.
-        async with aclosing(cast("AsyncGenerator[BaseEvent]", stream)) as events:
+        async with aclosing(answer_of(agent, self._context, task)) as events:
             async for event in events:
                 yield event
 

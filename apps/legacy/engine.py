@@ -13,13 +13,14 @@ semaphore of 10 serves the process, so ten long runs of one user stop all others
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Protocol, cast
+from typing import Protocol
 
 from ag_ui.core import BaseEvent, TextMessageContentEvent
 
 from apps.agents.base import Agent, AgentInput, HistoryMessage, Model, TokenCount, ToolBelt
+from apps.agents.blocking import answer_of
 from apps.vocabulary import Identity, MessageId, RunId, new_id
 
 SLOTS = 10  # runs of all users together
@@ -129,10 +130,9 @@ class BoundRun:
         engine = self._engine
         async with engine.slots():
             answer: list[str] = []
-            stream = engine.agent_for(self._context).run(SharedView(engine, self._context), task)
+            stream = answer_of(engine.agent_for(self._context), SharedView(engine, self._context), task)
             try:
-                # An agent's `run` is an async generator by its contract; only its type says less.
-                async with aclosing(cast("AsyncGenerator[BaseEvent]", stream)) as events:
+                async with aclosing(stream) as events:
                     async for event in events:
                         if isinstance(event, TextMessageContentEvent):
                             answer.append(event.delta)

@@ -2,6 +2,8 @@
 
 import asyncio
 import sys
+import threading
+import time
 from typing import Final
 
 from ag_ui.core import (
@@ -135,6 +137,28 @@ class Asking(Agent):
         raise ApprovalNeeded(ApprovalRequest(call_id, "write", arguments, f"Write {task.text}?"))
 
 
-LET_GO: dict[str, asyncio.Event] = {}
+class Sleeper(Odd):
+    """Blocks its thread. Input: `step SECONDS` for ever, `once SECONDS`, `hold` until the test lets it go, `exit`."""
+
+    name = "sleeper"
+    blocking = True
+
+    async def go_on(self, _context, task):
+        how, _, seconds = task.text.partition(" ")
+        match how:
+            case "exit":
+                sys.exit(3)
+            case "hold":
+                LET_GO[task.run_id] = release = threading.Event()
+                release.wait()
+            case "once":
+                time.sleep(float(seconds))  # noqa: ASYNC251 - this is what it is for
+        yield "slept "
+        while how == "step":
+            time.sleep(float(seconds))  # noqa: ASYNC251 - this is what it is for
+            yield "slept "
+
+
+LET_GO: dict[str, asyncio.Event | threading.Event] = {}
 TIDIED: list[str] = []
-ALL: Final = (Stubborn, Deaf, Exiting, SelfCancelling, Choosy, Tidy, Patient, Asking)
+ALL: Final = (Stubborn, Deaf, Exiting, SelfCancelling, Choosy, Tidy, Patient, Asking, Sleeper)
