@@ -4,8 +4,9 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Info, register
+from django.core.checks import CheckMessage, Error, Info, Tags, register
 
+from project import checks
 from project.memory import in_words
 
 
@@ -25,7 +26,7 @@ def check_execution(**_: Any) -> list[CheckMessage]:
 
 
 class ProjectConfig(AppConfig):
-    """Registers the checks of bounds, and of who executes."""
+    """Registers the checks of bounds, of who executes, and of what an installation stands on."""
 
     name = "project"
 
@@ -33,3 +34,9 @@ class ProjectConfig(AppConfig):
         """Register, and nothing else."""
         register(check_memory)
         register(check_execution)
+        register(checks.check_layer)
+        register(checks.check_disk)
+        register(checks.check_pool)
+        register(checks.check_sessions)
+        register(checks.check_redis_password, Tags.security, deploy=True)
+        register(checks.check_commits, Tags.database)
