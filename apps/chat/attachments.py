@@ -20,6 +20,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.chat.models import ATTACHMENT_NAME_LENGTH, Attachment, not_found
+from apps.execution.admission import OWN_RETRY_S
 from apps.execution.models import LONG_AGO, UserBudget
 from apps.vocabulary import ErrorCode, Refusal, ThreadId, UserId, new_id
 
@@ -104,7 +105,8 @@ def keep(user_id: UserId, name: str, content: bytes, limits: AttachmentLimits) -
         UserBudget.objects.locked(user_id)  # what is counted must not change until it is written
         if Attachment.objects.held_bytes(user_id) + len(content) > limits.bytes_per_user:
             most = limits.bytes_per_user
-            raise Refusal(ErrorCode.QUOTA_EXCEEDED, f"your files may have {most} bytes; delete a thread to make room")
+            full = f"your files may have {most} bytes; delete a thread to make room"
+            raise Refusal(ErrorCode.QUOTA_EXCEEDED, full, {"limit": most}, OWN_RETRY_S)
         attachment.save(force_insert=True)
         _storage().save(attachment.stored_as, ContentFile(content))
     return attachment

@@ -86,9 +86,14 @@ class SocketBounds(Protocol):
 
 
 class Commands(Protocol):
-    """Carries out one command in its own transaction, on a database thread, and returns the text of the reply frame."""
+    """Carries out one command in its own transaction, on a database thread, and returns the text of the reply frame.
+
+    Also there it says how many open runs a user may have: a plan may ask the database.
+    """
 
     def execute(self, identity: Identity, command: Command) -> str: ...
+
+    def most_open_runs(self, identity: Identity) -> int: ...
 
 
 class ChatServices(Protocol):
@@ -134,7 +139,7 @@ class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
     async def _admit(self, credentials: Credentials, socket: "_Socket", receive: Receive) -> None:
         retry_after_ms = self._services.bridges.retry_after_ms()
         try:
-            principal = await self._services.database.call(self._who_is, credentials)
+            principal, open_runs = await self._services.database.call(self._known, credentials)
         except DatabaseError:
             logger.exception("nobody can log in: the database does not answer")
             await socket.accept()
@@ -144,11 +149,17 @@ class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
         if principal is None:
             await socket.say_bye(CloseCode.NO_USER, "log in, or send a valid token", retry_after_ms)
             return
-        await self._serve(principal, socket, receive)
+        await self._serve(principal, open_runs, socket, receive)
 
-    async def _serve(self, principal: Principal, socket: "_Socket", receive: Receive) -> None:
+    def _known(self, credentials: Credentials) -> tuple[Principal | None, int]:
+        """Who that is, and how many open runs they may have. On a database thread."""
+        principal = self._who_is(credentials)
+        return principal, 0 if principal is None else self._services.conversation.most_open_runs(principal.identity)
+
+    async def _serve(self, principal: Principal, open_runs: int, socket: "_Socket", receive: Receive) -> None:
         services = self._services
-        async with services.bridges.open_connection(principal.identity, socket, principal=principal) as connection:
+        opening = services.bridges.open_connection(principal.identity, socket, principal, open_runs)
+        async with opening as connection:
             await _Dialogue(services, connection).run(receive)
         if (last := connection.last_words) is not None:
             await socket.say_bye(last.code, last.reason, last.retry_after_ms)
@@ -255,7 +266,7 @@ class _Dialogue:
     def _too_fast(self) -> Refusal:
         wait_s = round(self._bucket.wait_s(COMMAND_COST), 1)
         text = f"at most {self._services.configuration.command_rate_per_s:g} commands a second"
-        return Refusal(ErrorCode.RATE_LIMITED, text, retry_after_s=wait_s)
+        return Refusal(ErrorCode.RATE_LIMITED, text, {"limit": self._services.configuration.command_rate_per_s}, wait_s)
 
 
 def _decoded(text: str | None, limits: Limits) -> ClientFrame:

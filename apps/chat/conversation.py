@@ -23,7 +23,7 @@ from apps.chat.messages import MessageView, moment_of
 from apps.chat.models import COMMAND_ID_LENGTH, CommandReceipt, Message, Thread, not_found
 from apps.chat.projection import OPEN, ThreadView
 from apps.chat.snapshot import read_outline
-from apps.execution.admission import RunRequest
+from apps.execution.admission import DAY_S, OWN_RETRY_S, RunRequest
 from apps.execution.approvals import Answer, Closing
 from apps.execution.models import Run
 from apps.execution.service import RunService
@@ -70,6 +70,10 @@ class Conversation:
         """The agent that answers where none was named."""
         return self._limits.default_agent
 
+    def most_open_runs(self, identity: Identity) -> int:
+        """How many runs of this user may be open at once, by their plan."""
+        return self._runs.plan_of(identity).open_runs_per_user
+
     # -- commands with an id
 
     def execute(self, identity: Identity, command: Command) -> str:
@@ -85,7 +89,9 @@ class Conversation:
         except Exception:
             reference = new_id()
             logger.exception("a command failed (reference %s)", reference)
-            refusal = Refusal(ErrorCode.INTERNAL, f"the server made a mistake; its reference is {reference}")
+            refusal = Refusal(
+                ErrorCode.INTERNAL, f"the server made a mistake; its reference is {reference}", {}, UNAVAILABLE_RETRY_S
+            )
         return reply_error(command.id, refusal)
 
     def _once(self, identity: Identity, command: Command) -> str:
@@ -233,7 +239,8 @@ class Conversation:
         self._runs.lock_user(user_id)  # what is counted must not change until it is written
         most = self._runs.plan_of(identity).threads_per_user
         if Thread.objects.owned(user_id).rows.count() >= most:
-            raise Refusal(ErrorCode.QUOTA_EXCEEDED, f"you may keep {most} threads; delete one to start another")
+            text = f"you may keep {most} threads; delete one to start another"
+            raise Refusal(ErrorCode.QUOTA_EXCEEDED, text, {"limit": most}, OWN_RETRY_S)
         thread = Thread.objects.create(user_id=user_id, title=title, client_key=client_key)
         self._tell(thread, "turnout.thread.created", describe_thread(thread))
         return thread
@@ -290,12 +297,12 @@ class Conversation:
             raise Refusal(ErrorCode.INPUT_TOO_LARGE, f"`text` has more than {most} bytes as JSON")
         if Message.objects.filter(thread=thread).count() >= plan.messages_per_thread:
             most = plan.messages_per_thread
-            raise Refusal(ErrorCode.QUOTA_EXCEEDED, f"a thread holds {most} messages; go on in a new one")
+            text = f"a thread holds {most} messages; go on in a new one"
+            raise Refusal(ErrorCode.QUOTA_EXCEEDED, text, {"limit": most}, DAY_S)  # it has no more room by itself
         if Thread.objects.stored_bytes(user_id) + len(text.encode()) > plan.stored_bytes_per_user:
             most = plan.stored_bytes_per_user
-            raise Refusal(
-                ErrorCode.QUOTA_EXCEEDED, f"your messages may have {most} bytes; delete a thread to make room"
-            )
+            full = f"your messages may have {most} bytes; delete a thread to make room"
+            raise Refusal(ErrorCode.QUOTA_EXCEEDED, full, {"limit": most}, OWN_RETRY_S)
         parent_id, after_run_id = _place(user_id, thread, command)
         return Message(
             thread=thread,

@@ -144,7 +144,7 @@ def _on_unreadable(_request: HttpRequest, _error: object) -> HttpResponse:
 
 
 def _on_closed(_request: HttpRequest, error: object) -> HttpResponse:
-    return problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", str(error))
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", str(error), retry_after_s=RETRY_AFTER_S)
 
 
 def _on_no_database(_request: HttpRequest, error: object) -> HttpResponse:

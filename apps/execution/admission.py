@@ -101,9 +101,8 @@ def check_bounds(budget: UserBudget, plan: PlanLimits, limits: RunLimits) -> Non
             OWN_RETRY_S,
         )
     if Run.objects.queued().values("pk")[: limits.queued_runs].count() >= limits.queued_runs:
-        raise Refusal(
-            ErrorCode.QUEUE_FULL, "the server has as much work waiting as it takes; send this again", {}, QUEUE_RETRY_S
-        )
+        full = f"the server has as much work waiting as it takes, {limits.queued_runs} runs; send this again"
+        raise Refusal(ErrorCode.QUEUE_FULL, full, {"limit": limits.queued_runs}, QUEUE_RETRY_S)
 
 
 def check_quota(budget: UserBudget, plan: PlanLimits, wanted: int, now: datetime) -> None:

@@ -89,7 +89,7 @@ class RunService:
         queue_full, quota_exceeded); then nothing was written, nor any other run cancelled.
         """
         if closed := self._why_closed():
-            raise Refusal(ErrorCode.UNAVAILABLE, closed)
+            raise Refusal(ErrorCode.UNAVAILABLE, closed, {}, admission.QUEUE_RETRY_S)
         wanted = admission.most_tokens(request.agent, self._known_agents)
         user_id = identity.user_id
         budget = self.lock_user(user_id)

@@ -60,14 +60,15 @@ class WebSocketBridgeFactory:
 
     @asynccontextmanager
     async def open_connection(
-        self, identity: Identity, transport: Transport, principal: object
+        self, identity: Identity, transport: Transport, principal: object, open_runs: int | None = None
     ) -> AsyncIterator[UserWebSocketContext]:
         """A connection of this user, in the pool until it is left. Raises ConnectionRefused while the process drains.
 
-        It hears its tab at once; `hello` goes out when the stream's head is known.
+        It hears its tab at once; `hello` goes out when the stream's head is known. `open_runs` is this user's
+        bound, where it is another than everybody's.
         """
         self._pool.check_open()
-        limits = self._limits
+        limits = self._limits if open_runs is None else self._limits.announcing(open_runs)
         connection_id = ConnectionId(new_id())
         cursor = TracedCursor(
             self._trace,

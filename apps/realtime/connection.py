@@ -11,7 +11,7 @@ import asyncio
 import enum
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -54,6 +54,10 @@ class ConnectionLimits:
     stalled_after_s: float
     lagging_events: int
     waiting_frames: int
+
+    def announcing(self, runs: int) -> "ConnectionLimits":
+        """The same, for a user who may have so many open runs."""
+        return replace(self, announced=replace(self.announced, runs=runs))
 
 
 class Membership(Protocol):
