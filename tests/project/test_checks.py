@@ -107,9 +107,8 @@ def test_redis_without_a_password_is_warned_of_by_check_deploy(settings, url, fo
 @pytest.mark.django_db
 def test_a_postgresql_that_answers_before_it_has_stored_is_warned_of(postgresql, settings, monkeypatch):
     for value, found in (("on", []), ("local", []), ("off", ["turnout.W204"])):
-        database = environ.Env.db_url_config(postgresql.url) | {
-            "OPTIONS": {"options": f"-c synchronous_commit={value}"}
-        }
+        database = environ.Env.db_url_config(postgresql.url)
+        database["OPTIONS"] |= {"options": f"-c synchronous_commit={value}"}
         handler = ConnectionHandler({"default": database})
         monkeypatch.setattr(checks, "connections", handler)
         try:
