@@ -5,7 +5,7 @@ PYTHON ?=
 export HOST PORT PYTHON
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run test proof simulate bench screenshots lint format lock development clean
+.PHONY: help run test proof simulate bench screenshots lint format lock release development clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ format: development ## let ruff write the code's layout
 
 lock: development ## compile requirements/ from pyproject.toml; UPGRADE=--upgrade takes newer versions
 	@exec tools/lock.sh $(UPGRADE)
+
+release: development ## the source archive of this commit, in var/release
+	@exec .venv/bin/python -m tools.release
 
 development:
 	@tools/environment.sh development
