@@ -9,11 +9,11 @@ import inspect
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
-from django.db import router
+from django.db import connections, router
 from django.utils.module_loading import import_string
 from waffle import get_waffle_flag_model
 
@@ -23,13 +23,23 @@ from apps.rollout.reach import reach_legacy
 from apps.rollout.seams import Scope, Seam, UnknownSeam
 from apps.rollout.shims import behind_shim
 from apps.rollout.stages import Placement, Stage, Standing, bucket_of, path_for
-from apps.vocabulary import Identity, PinnedPath
+from apps.vocabulary import Identity, PinnedPath, UserId
 
 __all__ = ["FactoryAdapter", "Scope", "Seam"]
 
 Path = Literal["legacy", "factory"]
 ReadPaths = Callable[[Identity], Awaitable[Mapping[str, PinnedPath]]]
 Reach = Callable[[Seam], Awaitable[None]]
+
+
+class _Row(NamedTuple):
+    """What a choice reads of a flag: columns that every database gives as Python has them, without conversion."""
+
+    name: str
+    stage: str
+    share_buckets: int
+    version: int
+    salt: str
 
 
 class FactoryAdapter:
@@ -60,6 +70,7 @@ class FactoryAdapter:
         self._reach: Reach = reach or sync_to_async(reach_legacy)
         self._calls: Counter[tuple[str, Path]] = Counter()
         self._open: Counter[tuple[str, Path]] = Counter()
+        self._statements: dict[tuple[type[AbstractSeamFlag], str], tuple[str, str]] = {}
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{seam}.{path}={calls}" for (seam, path), calls in sorted(self._calls.items()))
@@ -80,28 +91,52 @@ class FactoryAdapter:
         that claims the run. The rows themselves are read, never a cache. A seam without a row is at its declared
         default, version 0.
         """
+        if not self._seams:
+            return {}
         model: type[AbstractSeamFlag] = get_waffle_flag_model()
         alias = router.db_for_write(model)
-        flags = {row.name: row for row in model.objects.using(alias).filter(name__in=self._seams)}
-        # Whom a flag names costs four times the rest, and counts at ramp alone.
-        ramps = [row.pk for row in flags.values() if row.stage == Stage.RAMP]
-        named = model.objects.using(alias).with_chosen(identity.user_id).filter(pk__in=ramps, chosen=True)
-        chosen_by = set(named.values_list("pk", flat=True)) if ramps else set()
-        denied = DeniedUser.objects.using(alias).seams_of(identity.user_id, among=self._seams)
+        flags, denied = self._read_rows(model, alias, identity.user_id)
+        # Whom a flag names counts at ramp alone; to put that query together costs more than the rest, so not before.
+        ramps = [name for name, row in flags.items() if row.stage == Stage.RAMP]
+        chosen_by: set[str] = set()
+        if ramps:
+            named = model.objects.using(alias).with_chosen(identity.user_id).filter(name__in=ramps, chosen=True)
+            chosen_by = set(named.values_list("name", flat=True))
         chosen: dict[str, PinnedPath] = {}
         for name, seam in self._seams.items():
             row = flags.get(name)
-            placement: Placement = (row and row.placement) or seam.default
+            placement = Placement(Stage(row.stage), row.share_buckets) if row and row.stage else seam.default
             standing = Standing(
                 bucket=bucket_of(name, row.salt, identity.user_id) if row else None,
                 denied=name in denied,
-                chosen=row is not None and row.pk in chosen_by,
+                chosen=name in chosen_by,
             )
             path = path_for(placement, standing)
             if any(chosen[required].path == "legacy" for required in seam.requires):
                 path = "factory" if placement.stage is Stage.RETIRED else "legacy"
             chosen[name] = PinnedPath(path, row.version if row else 0)
         return chosen
+
+    def _read_rows(
+        self, model: type[AbstractSeamFlag], alias: str, user_id: UserId
+    ) -> tuple[dict[str, "_Row"], set[str]]:
+        """The rows of the seams by name, and the seams that deny this user."""
+        names = tuple(self._seams)
+        if (model, alias) not in self._statements:
+            # Django takes ten times as long to put these together as the database to answer them, and they are the
+            # same for every run: only the text is kept, never an answer. Two threads that both make it make the same.
+            rows = model.objects.using(alias).order_by().filter(name__in=names).values_list(*_Row._fields)
+            seams = DeniedUser.objects.using(alias).filter(seam__in=names).filter(user_id=user_id).values_list("seam")
+            self._statements[model, alias] = (
+                rows.query.get_compiler(alias).as_sql()[0],
+                seams.query.get_compiler(alias).as_sql()[0],
+            )
+        of_rows, of_denied = self._statements[model, alias]
+        with connections[alias].cursor() as cursor:
+            cursor.execute(of_rows, names)
+            flags = {row.name: row for row in map(_Row._make, cursor.fetchall())}
+            cursor.execute(of_denied, (*names, user_id))
+            return flags, {seam for (seam,) in cursor.fetchall()}
 
     def use(
         self, seam: Seam, identity: Identity, pinned: PinnedPath | None, *args: Any

@@ -34,6 +34,7 @@ SUITES = (
     "tests/execution/test_quota.py",
     "tests/execution/test_two_processes.py",
     "tests/execution/test_recovery.py",
+    "tests/rollout/test_adapter.py",
     "tests/rollout/test_moves.py",
     "tests/rollout/test_recordings.py",
     "tests/rollout/test_mismatches.py",

@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from apps.rollout.adapter import FactoryAdapter, resolve
 from apps.rollout.audit import DeniedUser
-from apps.rollout.models import Flag
+from apps.rollout.models import Flag, SeamFlagQuerySet
 from apps.rollout.moves import move
 from apps.rollout.reach import LegacyReach, LegacyRetired, reach_legacy
 from apps.rollout.seams import UnknownSeam
@@ -160,6 +160,29 @@ def test_a_seam_serves_nobody_by_its_factory_whom_a_seam_it_requires_serves_by_l
     DeniedUser.objects.create(seam="search", user_id=1, by_name="ben", why="show")
     assert adapter.choose_paths(ANNA)["ranking"].path == "legacy"
     assert adapter.choose_paths(Identity(UserId(2), "ben"))["ranking"].path == "factory"
+
+
+@pytest.mark.django_db
+def test_what_a_ramp_alone_needs_is_not_put_together_before_one_is_there(adapter, anna, monkeypatch):
+    asked = []
+    with_chosen = SeamFlagQuerySet.with_chosen
+
+    def counted(rows, user_id):
+        asked.append(user_id)
+        return with_chosen(rows, user_id)
+
+    monkeypatch.setattr(SeamFlagQuerySet, "with_chosen", counted)
+    move("billing", 0, Placement(Stage.ON), anna, "go")
+    adapter.choose_paths(ANNA)
+    assert asked == []
+    move("billing", 1, Placement.of(Stage.RAMP, Decimal(30)), anna, "back")
+    adapter.choose_paths(ANNA)
+    assert asked == [ANNA.user_id]
+
+
+@pytest.mark.django_db
+def test_without_seams_there_is_nothing_to_choose():
+    assert FactoryAdapter(()).choose_paths(ANNA) == {}
 
 
 @pytest.mark.django_db
