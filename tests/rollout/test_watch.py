@@ -1,8 +1,10 @@
 import logging
+import threading
 from decimal import Decimal
 from random import Random
 
 import pytest
+from django.db import connections, transaction
 
 from apps.rollout.audit import Move
 from apps.rollout.console import SeamView
@@ -225,6 +227,53 @@ def test_whoever_moves_the_seam_first_wins_and_the_other_is_told(watch, anna, be
     with pytest.raises(StaleStage, match="moved by guard: failures"):
         move(BILLING.name, seen, Placement(Stage.ON), ben, "looks good")
     assert Move.objects.filter(seam=BILLING.name).count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_people_and_the_guard_at_once_the_guard_has_the_last_word_and_who_lost_is_told(watch, anna, ben):
+    go_to(anna, Stage.RAMP, percent=Decimal(10))
+    seen = standing().version
+    violation = Violation(UserId(1), BILLING.name, PinnedPath("factory", seen), "an event in another's stream")
+    start = threading.Barrier(3)
+    told: list[str] = []
+    won: list[str] = []
+    failed: list[Exception] = []
+
+    def go_up(person, placement):
+        try:
+            move(BILLING.name, seen, placement, person, f"{person.name} goes up")
+            won.append(person.name)
+        except StaleStage as faster:
+            told.append(str(faster))
+
+    def take_down():
+        with transaction.atomic():
+            watch.violation(violation)
+
+    def at_once(act, *arguments):
+        try:
+            start.wait()
+            act(*arguments)
+        except Exception as error:  # noqa: BLE001 - nobody is above a thread: looked at below
+            failed.append(error)
+        finally:
+            connections.close_all()
+
+    acts = [(go_up, anna, Placement(Stage.ON)), (go_up, ben, Placement.of(Stage.RAMP, Decimal(50))), (take_down,)]
+    threads = [threading.Thread(target=at_once, args=act) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    view = standing()
+    assert (view.placement.stage, view.moves[0].by_name) == (Stage.OFF, "guard")
+    assert view.latched_why
+    assert len(won) <= 1
+    assert len(told) == 2 - len(won)
+    assert all("was moved since you looked" in text for text in told)
+    movers = [each.by_name for each in Move.objects.filter(seam=BILLING.name).order_by("version")]
+    assert movers == ["anna", *won, "guard"], "a row for each who won, none for who was told"
 
 
 def test_a_guard_that_fails_is_reported_and_takes_nothing_of_the_runs_end_with_it(anna, caplog):
