@@ -17,6 +17,7 @@ from apps.execution.keeper import LeaseKeeper
 from apps.execution.reaper import Reaper
 from apps.execution.recovery import Recovery
 from apps.execution.service import RunService
+from apps.execution.stalled_jobs import delete_stalled_jobs
 from apps.execution.succession import Succession
 from apps.execution.tasks import cancel_run, wake_executor
 from apps.execution.watchdog import LoopWatchdog
@@ -132,7 +133,7 @@ class _Jobs:
 
 
 def _jobs(configuration: Configuration, process_id: str, database: DatabaseThreads) -> _Jobs:
-    from apps.execution.jobs import JobListener, delete_stalled_jobs  # noqa: PLC0415 - procrastinate is an extra
+    from apps.execution.jobs import JobListener  # noqa: PLC0415 - procrastinate is an extra
 
     async def sweep() -> None:
         if deleted := await database.call(delete_stalled_jobs, configuration.job_stalled_s):

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import procrastinate
-from django.db import connection
 from django.tasks import Task, TaskResult, TaskResultStatus
 from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.exceptions import InvalidTask
@@ -23,11 +22,10 @@ from procrastinate.contrib.django.utils import connector_params
 from procrastinate.exceptions import ConnectorException
 
 from apps.execution.limits import JobLimits
-from apps.execution.models import Lease
+from apps.execution.stalled_jobs import QUEUE
 
 logger = logging.getLogger(__name__)
 
-QUEUE = "turnout"  # for whichever process listens; a wake-up for one process goes to the queue that bears its id
 JOB = "turnout.wake_up"
 _WAKE_UPS = "apps.execution.tasks"
 _CONNECTIONS = 3  # of a listener: one listens, one beats, one fetches
@@ -144,27 +142,3 @@ class JobListener:
             logger.warning("a job asks for %r, which this version does not know", task)
             return
         wake_up(*args, **kwargs)
-
-
-def delete_stalled_jobs(stalled_s: float) -> int:
-    """Delete the jobs that nobody will finish: taken by a worker that beats no more, or meant for a process without a
-    lease. Returns how many there were. Synchronous.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            DELETE FROM procrastinate_jobs WHERE id IN (
-                SELECT job.id FROM procrastinate_jobs job
-                LEFT JOIN procrastinate_workers worker ON worker.id = job.worker_id
-                WHERE job.status = 'doing'
-                  AND (worker.id IS NULL OR worker.last_heartbeat < now() - make_interval(secs => %s))
-            )
-            """,
-            (stalled_s,),
-        )
-        stalled = cursor.rowcount
-        cursor.execute(
-            "DELETE FROM procrastinate_jobs WHERE status = 'todo' AND queue_name <> %s AND queue_name <> ALL(%s)",
-            (QUEUE, list(Lease.objects.values_list("pk", flat=True))),
-        )
-        return int(stalled + cursor.rowcount)

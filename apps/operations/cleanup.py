@@ -25,6 +25,7 @@ from apps.execution.lifecycle import interrupted
 from apps.execution.models import Run, UserBudget
 from apps.execution.recovery import Recovery
 from apps.execution.settlement import leave
+from apps.execution.stalled_jobs import delete_stalled_jobs, has_jobs, jobs_at_work, stalled_jobs
 from apps.execution.states import RunStatus
 from apps.operations.auditing import Audit, Check, Tally
 from apps.operations.books import FIX, Books
@@ -52,6 +53,7 @@ class CleanupLimits:
     receipt_hours: float  # how long a command id is remembered
     retention: RetentionLimits  # what one user's log may hold
     attachments: AttachmentLimits = field(default_factory=AttachmentLimits)
+    job_stalled_s: float = 90.0  # a wake-up whose worker is silent for longer
 
 
 class Cleanup:
@@ -75,6 +77,7 @@ class Cleanup:
                 Check("Running runs have an owner", self._orphaned_runs, FIX, self._end_orphans),
                 Check("Ledgers are open as runs are", self._wrong_ledgers, FIX, self._close_ledgers),
                 *self._books.after_runs(),
+                Check("Wake-ups have a worker", self._stalled_jobs, FIX, self._delete_stalled_jobs),
                 Check("Command receipts expire", self._old_receipts, FIX, self._delete_receipts),
                 Check("Attachments are held or expire", self._old_attachments, FIX, self._remove_attachments),
                 Check("Tokens expire", self._old_tokens, FIX, self._delete_tokens),
@@ -152,6 +155,18 @@ class Cleanup:
         for run in _runs_without_open_ledger().order_by("user_id", "pk"):
             if not self._recovery.end(run.run_id, interrupted(TokenCount())):
                 _leave_queue(run)
+
+    def _stalled_jobs(self) -> Tally:
+        tally = Tally("wake-ups at work")
+        if has_jobs():
+            tally.seen = jobs_at_work()
+            for job_id, queue in stalled_jobs(self._limits.job_stalled_s):
+                tally.add_wrong(f"job {job_id} of queue {queue}, whose worker is gone")
+        return tally
+
+    def _delete_stalled_jobs(self) -> None:
+        if has_jobs():
+            delete_stalled_jobs(self._limits.job_stalled_s)
 
     # -- what expires
 

@@ -227,3 +227,25 @@ def test_a_worker_says_what_it_needs(tmp_path, migrated):
     assert on_sqlite.returncode == 1
     assert "run_worker needs PostgreSQL" in on_sqlite.stderr
     assert "Traceback" not in on_sqlite.stderr
+
+
+def test_a_job_whose_worker_beats_no_more_is_found_by_the_audit_and_closed(machines):
+    machines.web.kill()  # its own sweep would do it
+    workers = "INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval %s) RETURNING id"
+    jobs = (
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, args, status, worker_id) "
+        "VALUES ('turnout', 'turnout.wake_up', '{}', 'doing', %s) RETURNING id"
+    )
+    gone, alive = (machines.ask(workers.replace("%s", f"'{age}'"))[0][0] for age in ("1 hour", "1 second"))
+    (stalled,), (at_work,) = machines.ask(jobs, gone)[0], machines.ask(jobs, alive)[0]
+
+    def told(*options):
+        output = machines.web.manage("audit_cleanup", *options).stdout
+        return next(line for line in output.splitlines() if line.startswith("Wake-ups have a worker"))
+
+    found = told()
+    assert "BROKEN" in found
+    assert f"1 of 2 wake-ups at work: job {stalled} of queue turnout" in found
+    told("--fix")
+    assert "KEPT" in told()
+    assert machines.ask("SELECT id FROM procrastinate_jobs WHERE status = 'doing'") == [(at_work,)]

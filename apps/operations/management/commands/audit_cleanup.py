@@ -27,6 +27,7 @@ class Command(AuditCommand):
             + bounds.report_stale_s,
             receipt_hours=bounds.receipt_hours,
             attachments=limits_of(bounds),
+            job_stalled_s=bounds.job_stalled_s + 2 * bounds.job_sweep_s,  # before, the sweep of a process deletes it
             retention=RetentionLimits(
                 rows=bounds.log_rows_per_user,
                 size=bounds.log_bytes_per_user,
