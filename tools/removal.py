@@ -104,6 +104,10 @@ WITHOUT_ROLLOUT: tuple[Edit, ...] = (
     partial(drop_text, "pyproject.toml", r" \| rollout", instead=""),
     partial(drop_lines, "pyproject.toml", r'    "django-waffle.*'),
     partial(drop_lines, "tests/contracts/test_postgresql.py", r'    "tests/rollout/.*'),
+    # Bounds that nothing reads any more, with what holds them to each other.
+    partial(drop_text, "project/configuration.py", r"    # rollout\n.*?(?=    # agents\n)"),
+    partial(drop_lines, "project/configuration.py", r" +\(self\.(shadow_share|guard_baseline_runs) .*"),
+    partial(drop_text, "project/configuration.py", r" {12}\(\n {16}self\.guard_failure_limit .*?\n {12}\),\n"),
 )
 STEPS: dict[str, Sequence[Edit]] = {"legacy": WITHOUT_LEGACY, "rollout": WITHOUT_ROLLOUT}
 
