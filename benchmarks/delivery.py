@@ -30,7 +30,6 @@ IDLE_SOCKETS = 1_000
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _SLOTS = {
     "TURNOUT_RUN_SLOTS": "400",
-    "TURNOUT_COMMAND_BURST": "200",
     "LOG_LEVEL": "WARNING",
 }
 
