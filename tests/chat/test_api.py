@@ -1,14 +1,15 @@
 """The HTTP calls as a client meets them: another user's ids, hostile input, limits, and nothing cached."""
 
+import orjson
 import pytest
 from django.utils import timezone
 
 from apps.chat.attachments import AttachmentLimits, keep
 from apps.chat.models import Thread
 from apps.execution.models import Run
-from apps.vocabulary import new_id
+from apps.vocabulary import Identity, UserId, new_id
 from tests.chat.calling import CALLS, HOSTILE_IDS, check_problem, filled
-from tests.chat.chat_room import called, spoken
+from tests.chat.chat_room import a_start, called, spoken
 
 pytestmark = pytest.mark.django_db
 
@@ -120,6 +121,17 @@ def test_a_repeated_call_with_an_id_starts_nothing_again(ann):
     first, second = ann.call("POST", "runs", body), ann.call("POST", "runs", body)
     assert (first.status_code, second.status_code) == (201, 200)
     assert second.json() == {**first.json(), "replayed": True}
+    check_problem(ann.call("POST", "runs", {**body, "text": "other"}), 409, "id_reused")
+    assert Run.objects.filter(user_id=ann.user_id).count() == 1
+
+
+def test_an_id_means_the_same_over_the_socket_and_over_http(ann, services):
+    identity = Identity(UserId(ann.user_id), "ann")
+    command = a_start(ann.thread().pk)
+    told = orjson.loads(services.conversation.execute(identity, command))
+    body = {"id": command.id, "thread_id": command.thread_id, "text": command.text}
+    again = ann.call("POST", "runs", body)
+    assert (again.status_code, again.json()) == (200, {**told["result"], "replayed": True})
     check_problem(ann.call("POST", "runs", {**body, "text": "other"}), 409, "id_reused")
     assert Run.objects.filter(user_id=ann.user_id).count() == 1
 

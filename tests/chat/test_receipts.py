@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from apps.chat.models import CommandReceipt, Message
 from apps.execution.models import Run
-from apps.realtime.protocol import IfBusy, RunCancel
+from apps.realtime.protocol import IfBusy, RunCancel, ToolDecide
 from apps.vocabulary import ErrorCode, Refusal, RunId, new_id
 from tests.chat.chat_room import CHAT_LIMITS, Room, a_start
 
@@ -50,6 +50,25 @@ def test_the_same_id_with_other_content_is_refused_and_changes_nothing():
     for other in (a_start(thread_id, "other", id=command.id), RunCancel(command.id, RunId(first["result"]["run_id"]))):
         assert room.execute(other)["error"]["code"] == "id_reused"
     assert room.execute(command) == {**first, "replayed": True}
+
+
+def test_an_id_keeps_its_meaning_when_its_run_has_ended_and_others_followed():
+    room = Room()
+    thread_id = room.thread().pk
+    command = a_start(thread_id)
+    first = room.execute(command)
+    room.end(room.claim())
+    room.answer(thread_id, "and then?")
+    assert room.execute(command) == {**first, "replayed": True}
+    for other in (
+        a_start(room.thread().pk, id=command.id),
+        a_start(thread_id, None, id=command.id, retry_of=RunId(first["result"]["run_id"])),
+        RunCancel(command.id, RunId(first["result"]["run_id"])),
+        ToolDecide(command.id, new_id(), approve=True),
+    ):
+        assert room.execute(other)["error"]["code"] == "id_reused"
+    assert room.execute(command) == {**first, "replayed": True}
+    assert Run.objects.filter(user_id=room.user_id).count() == 2
 
 
 def test_an_id_of_one_user_is_free_for_another():
