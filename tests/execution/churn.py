@@ -49,7 +49,7 @@ def held(room: RunningRoom) -> Held:
         engines=room.engines.live,
         running=census["running"],
         left_behind=census["left_behind"],
-        contexts=sum(isinstance(thing, UserExecutionContext) for thing in gc.get_objects()),
+        contexts=sum(type(thing) is UserExecutionContext for thing in gc.get_objects()),
         tasks=len(asyncio.all_tasks()),
         threads=threading.active_count(),
         descriptors=len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - numbers, not paths

@@ -40,7 +40,7 @@ def copy_to(folder):
 
 def run(folder, *arguments):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV_")}
-    environment |= {"DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPYCACHEPREFIX": str(folder / ".cache")}
+    environment |= {"DJANGO_SETTINGS_MODULE": "tests.settings"}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
