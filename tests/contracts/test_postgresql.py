@@ -31,12 +31,12 @@ SUITES = (
     "tests/execution/test_two_processes.py",
     "tests/execution/test_recovery.py",
     "tests/rollout/test_moves.py",
-    "tests/rollout/test_watch.py",
     "tests/chat/test_receipts.py",
     "tests/chat/test_threads.py",
 )
 # What locks and races are not the point of: `make proof` runs these there, too.
 IN_PROOF = (
+    "tests/rollout/test_watch.py",
     "tests/realtime/test_reader.py",
     "tests/realtime/test_connection.py",
     "tests/realtime/test_pool.py",
