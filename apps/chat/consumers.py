@@ -151,12 +151,20 @@ class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
             return
         await self._serve(principal, open_runs, socket, receive)
 
-    def _known(self, credentials: Credentials) -> tuple[Principal | None, int]:
-        """Who that is, and how many open runs they may have. On a database thread."""
+    def _known(self, credentials: Credentials) -> tuple[Principal | None, int | None]:
+        """Who that is, and how many open runs they may have, if that can be told. On a database thread."""
         principal = self._who_is(credentials)
-        return principal, 0 if principal is None else self._services.conversation.most_open_runs(principal.identity)
+        if principal is None:
+            return None, None
+        try:
+            return principal, self._services.conversation.most_open_runs(principal.identity)
+        except DatabaseError:
+            raise
+        except Exception:  # the installation's own code: who cannot begin a run may still read what was said
+            logger.exception("a user's plan cannot be told: hello names everybody's bound")
+            return principal, None
 
-    async def _serve(self, principal: Principal, open_runs: int, socket: "_Socket", receive: Receive) -> None:
+    async def _serve(self, principal: Principal, open_runs: int | None, socket: "_Socket", receive: Receive) -> None:
         services = self._services
         opening = services.bridges.open_connection(principal.identity, socket, principal, open_runs)
         async with opening as connection:

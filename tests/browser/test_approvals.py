@@ -6,9 +6,18 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Town, Watch, ask, open_chat
+from tests.browser.held_line import HeldLine
 from tests.serving import ServerProcess, serving
 
 pytestmark = pytest.mark.browser
+
+_COUNT_TOASTS = """() => {
+  window.toasts = 0;
+  const count = (records) => records.forEach(({ addedNodes }) => addedNodes.forEach((node) => {
+    if (node.matches?.(".toast")) window.toasts += 1;
+  }));
+  new MutationObserver(count).observe(document.body, { childList: true, subtree: true });
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +51,26 @@ def test_a_call_is_shown_in_every_tab_and_the_first_answer_goes_on_below(tab: Pa
 
 
 def test_two_tabs_that_decide_at_once_decide_once_and_complain_of_nothing(tab: Page):
+    other = tab.context.new_page()
+    lines = [HeldLine(page) for page in (tab, other)]
     open_chat(tab)
     asked(tab, "both")
-    other = tab.context.new_page()
     open_chat(other, tab.url)
-    approve, deny = tab.get_by_role("button", name="Approve"), other.get_by_role("button", name="Deny")
-    expect(deny).to_be_visible()
-    # Each page presses by its own clock, so that neither waits for what the other has decided.
-    at = tab.evaluate("Date.now() + 300")
-    for button in (approve, deny):
-        button.evaluate("(button, at) => { setTimeout(() => button.click(), at - Date.now()) }", at)
+    expect(other.get_by_role("button", name="Deny")).to_be_visible()
+    for page, line in zip((tab, other), lines, strict=True):
+        page.evaluate(_COUNT_TOASTS)
+        line.hold()
+    other.get_by_role("button", name="Deny").click()
+    tab.bring_to_front()
+    tab.get_by_role("button", name="Approve").click()  # this page has heard nothing of the other's decision
+    for line in lines:
+        line.until_held("reply")
+        line.let_go()
+    assert [[frame["type"] for frame in line.sent].count("tool.decide") for line in lines] == [1, 1]
     for page in (tab, other):
         expect(page.locator(".text")).to_have_count(2)
         expect(page.get_by_role("group", name="Approval")).to_have_count(0)
-        expect(page.locator(".toast")).to_have_count(0)
+        assert page.evaluate("window.toasts") == 0
     assert tab.locator(".text").last.inner_text() == other.locator(".text").last.inner_text()
 
 

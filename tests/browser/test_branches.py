@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import ask, open_chat
+from tests.browser.held_line import HeldLine
 
 pytestmark = pytest.mark.browser
 
@@ -79,6 +80,18 @@ def test_a_question_can_be_answered_again_and_each_answer_is_kept(tab: Page):
     tab.reload()
     expect(tab.locator(".turn")).to_have_attribute("data-run", first or "")
     expect(answers).to_have_text("1 of 2")
+
+
+def test_a_question_that_is_answered_again_stands_once_before_the_reply_has_come(tab: Page):
+    line = HeldLine(tab)
+    open_chat(tab)
+    turn = say(tab, "count=1 tag=once")
+    line.hold("reply")
+    turn.get_by_role("button", name="Answer again").click()
+    expect(tab.get_by_role("group", name="Answers")).to_have_text("2 of 2")
+    expect(tab.locator(".turn")).to_have_count(1)
+    line.let_go()
+    expect(tab.locator(".turn")).to_have_attribute("data-status", "succeeded")
 
 
 def test_leaving_the_field_keeps_the_question_as_it_was(tab: Page):

@@ -378,6 +378,20 @@ def a_small_plan(identity, default):
     return dataclasses.replace(default, open_runs_per_user=2) if identity.name == "anna" else default
 
 
+def a_broken_plan(_identity, _default):
+    raise LookupError("no such customer")
+
+
+async def test_a_plan_that_fails_keeps_nobody_from_reading(token, settings):
+    settings.TURNOUT_PLAN = "tests.chat.test_consumers.a_broken_plan"
+    async with services_with(open_runs_per_user=17) as services:
+        tab = Tab(services, token)
+        assert (await tab.message())["type"] == "websocket.accept"
+        assert (await tab.frame("hello"))["limits"]["runs"] == 17
+        tab.drop()
+        await tab.ended()
+
+
 async def test_hello_tells_the_bound_of_the_users_own_plan(token, settings):
     settings.TURNOUT_PLAN = "tests.chat.test_consumers.a_small_plan"
     bob = await sync_to_async(get_user_model().objects.create_user)("bob")

@@ -115,6 +115,10 @@ def resident_bytes(server):
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) * 1024
 
 
+def descriptors(server):
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
 def sockets(server):
     held = Path(f"/proc/{server.process.pid}/fd").iterdir()
     return sum(os.path.realpath(each).rpartition("/")[2].startswith("socket:") for each in held)

@@ -41,7 +41,7 @@ class NoBridges:
     """Of the bridges, the switch only takes the name of one method while runs are claimed and ended."""
 
     def open_run_bridge(self, lease):
-        raise NotImplementedError(lease)
+        raise AssertionError(f"a bridge was opened for {lease}")
 
 
 class Process:
