@@ -19,7 +19,8 @@ export class Composer {
     this.picker = document.getElementById("agent");
     this.place = "new"; // whose draft this is: a thread's id, or "new"
     this.suggested = null; // the agent that answered here last
-    this.files = new Files({ api, memory, changed: () => this.judge() });
+    this.waits = false; // whether the message goes out as soon as its files have come
+    this.files = new Files({ api, memory, changed: (failed) => this.filesChanged(failed) });
     this.limit = null; // bytes of a message as JSON; unknown until the server says hello
     this.field.addEventListener("input", () => this.changed());
     this.field.addEventListener("keydown", (event) => this.pressed(event));
@@ -95,11 +96,20 @@ export class Composer {
 
   submit() {
     const text = this.field.value.trim();
-    if (!text || this.send.disabled) return;
+    this.waits = this.files.isComing;
+    if (!text || this.waits || this.send.disabled) return;
     this.owner.submit(text.toWellFormed?.() ?? text, this.agent, this.files.ids);
   }
 
+  filesChanged(failed) {
+    const goes = this.waits && !failed;
+    if (!this.files.isComing || failed) this.waits = false;
+    this.judge();
+    if (goes && !this.files.isComing) this.submit();
+  }
+
   changed() {
+    this.waits = false; // it is still being written
     this.memory.set(`draft:${this.place}`, this.field.value);
     this.fit();
     this.judge();

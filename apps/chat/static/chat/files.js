@@ -9,7 +9,7 @@ export function fileLink(api, { id, name, bytes }) {
 }
 
 export class Files {
-  /** `changed()` is told when a file came or went. */
+  /** `changed(failed)` is told when a file came or went, or failed to come. */
   constructor({ api, memory, changed }) {
     this.api = api;
     this.memory = memory;
@@ -55,29 +55,27 @@ export class Files {
   }
 
   async take(files) {
-    const chosen = [...files];
+    const { place } = this;
+    const chosen = [...files].slice(0, Math.max(this.limit - this.kept.length - this.coming, 0));
+    if (chosen.length < files.length) toast(format(gettext("At most %(count)s files go with a message."), { count: number(this.limit) }));
     this.input.value = ""; // so that the same file can be chosen again
-    for (const file of chosen) {
-      if (this.kept.length + this.coming >= this.limit) {
-        toast(format(gettext("At most %(count)s files go with a message."), { count: number(this.limit) }));
-        return;
-      }
-      await this.upload(file, this.place);
-    }
+    this.coming += chosen.length; // all of them, or a message that waits for them would go with the first
+    this.show();
+    for (const file of chosen) await this.upload(file, place);
   }
 
   async upload(file, place) {
-    this.coming += 1;
-    this.show();
+    let failed = false;
     try {
       const kept = await this.api.keepFile(file);
       if (place === this.place) this.kept.push(kept);
       else this.memory.set(`files:${place}`, [...this.memory.get(`files:${place}`, []), kept]);
     } catch (problem) {
+      failed = true;
       toast(format(gettext("“%(name)s” could not be attached. %(why)s"), { name: file.name, why: problem.message }));
     } finally {
       this.coming -= 1;
-      this.keep();
+      this.keep(failed);
     }
   }
 
@@ -87,10 +85,10 @@ export class Files {
     this.button.focus();
   }
 
-  keep() {
+  keep(failed = false) {
     this.memory.set(`files:${this.place}`, this.kept.length ? this.kept : null);
     this.show();
-    this.changed();
+    this.changed(failed);
   }
 
   show() {
