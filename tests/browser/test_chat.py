@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from tests.browser.conftest import Person, Watch, ask, beats, open_chat
 
@@ -118,6 +118,21 @@ def test_what_was_used_today_is_told_and_grows_in_every_tab(tab: Page):
     ask(tab, "count=30 interval_ms=1", agent="metronome")
     for page in (tab, other):
         expect(page.locator("#usage")).to_contain_text(re.compile(r"^32 of [\d,]+ tokens today$"))
+
+
+def test_what_is_written_as_soon_as_one_can_write_is_kept(tab: Page):
+    held: list[Route] = []
+    tab.route(re.compile(r"/chat/chat\.\w+\.js$"), lambda route: held.append(route))  # noqa: PLW0108 - Playwright marks it
+    tab.goto("/", wait_until="commit")
+    field = tab.get_by_label("Message", exact=True)
+    expect(field).to_be_visible()
+    expect(field).to_be_disabled()  # whoever wrote now would lose it to the draft that the script brings
+    while not held:
+        tab.wait_for_timeout(10)  # lets Playwright hear of requests
+    held[0].continue_()
+    field.fill("1 + 2")
+    field.press("Enter")
+    expect(tab.locator(".text")).to_contain_text("3")
 
 
 def test_a_draft_survives_a_reload_and_each_conversation_has_its_own(tab: Page):
